@@ -1,0 +1,38 @@
+"""Metadata of svrg_optimization."""
+import pathlib
+import re
+
+from setuptools import setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.*)"', (HERE / "svrg_optimization" / "__init__.py").read_text("utf-8"))
+
+TEST = ["pytest>=7.4", "pytest-xdist>=3.3", "hypothesis>=6.80", "scikit-learn>=1.0"]
+EXAMPLES = ["scikit-learn>=1.0", "matplotlib>=3.5"]
+DOCS = ["sphinx>=7.0", "numpydoc>=1.5", "myst-parser>=2.0"]
+
+setup(
+    name="svrg-optimization",
+    version=VERSION.group(1),
+    description="SVRG, stochastic variance reduced gradient, for mxnet.module.Module programs",
+    long_description=(HERE / "README.md").read_text("utf-8") if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=["svrg_optimization"],
+    package_data={"svrg_optimization": ["py.typed"]},
+    # mxnet 1.9.1 uses numpy.bool, which NumPy 1.24 removed, and NumPy 1.23 was never built for Python 3.12.
+    python_requires=">=3.8,<3.12",
+    install_requires=["mxnet>=1.9.1,<2", "numpy>=1.17,<1.24"],
+    extras_require={
+        "test": TEST,
+        "examples": EXAMPLES,
+        "docs": DOCS,
+        "dev": sorted({*TEST, *EXAMPLES, *DOCS, "build>=1.0", "ruff>=0.4", "mypy>=1.8"}),
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)

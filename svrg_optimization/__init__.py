@@ -1,0 +1,37 @@
+"""SVRG, stochastic variance reduced gradient, for programs written with ``mxnet.module.Module``.
+
+The public names are loaded when first used (PEP 562). A parameter server imports this package from
+inside ``import mxnet``, when ``mx.nd`` and ``mx.module`` do not exist yet; it needs the optimizers
+only, and gets them without touching the module.
+"""
+import importlib
+from typing import TYPE_CHECKING, Any, List
+
+if TYPE_CHECKING:
+    from . import svrg_module, svrg_optimizer
+    from .svrg_module import SVRGModule
+    from .svrg_optimizer import _AssignmentOptimizer, _SVRGOptimizer
+
+__version__ = "0.1.0"
+
+__all__ = ["SVRGModule", "svrg_module", "svrg_optimizer", "_AssignmentOptimizer", "_SVRGOptimizer"]
+
+_HOME = {
+    "SVRGModule": "svrg_module",
+    "_SVRGOptimizer": "svrg_optimizer",
+    "_AssignmentOptimizer": "svrg_optimizer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError("module {!r} has no attribute {!r}".format(__name__, name))
+    from ._native_libraries import explain_missing_library
+
+    with explain_missing_library():
+        home = importlib.import_module("." + _HOME.get(name, name), __name__)
+    return getattr(home, name) if name in _HOME else home
+
+
+def __dir__() -> List[str]:
+    return sorted(set(globals()) | set(__all__))

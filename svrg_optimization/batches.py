@@ -1,0 +1,120 @@
+"""The batches of a data iterator, reduced to their true rows: what the iterator padded does not count."""
+from typing import Any, Iterator, List, NamedTuple, Sequence
+
+import mxnet as mx
+
+
+class Rows(NamedTuple):
+    """A batch of true rows only; looks like an ``mxnet.io.DataBatch``.
+
+    `weight` is the factor of its gradient in the sum over the data.
+    """
+
+    data: List[Any]
+    label: List[Any]
+    weight: float
+
+
+def batch_axes(descriptions: Sequence[Any]) -> List[int]:
+    """The batch axis of each array, from the layouts that a module is bound to; -1 where there is none."""
+    return [mx.io.DataDesc.get_batch_axis(description.layout) for description in descriptions or ()]
+
+
+def take_rows(arrays: Sequence[Any], axes: Sequence[int], rows: Any) -> List[Any]:
+    """The given rows, a slice or a list of numbers, of each array along its batch axis."""
+    return [_take(array, axis, rows) for array, axis in zip(arrays, axes)]
+
+
+def _take(array: Any, axis: int, rows: Any) -> Any:
+    if axis < 0:
+        return array
+    if isinstance(rows, slice):
+        if array.stype != "default":
+            return array[rows]
+        return mx.nd.slice_axis(array, axis=axis, begin=rows.start, end=rows.stop)
+    return mx.nd.take(array, mx.nd.array(rows, ctx=array.context), axis=axis)
+
+
+def _joined(per_device: Sequence[Sequence[Any]], axes: Sequence[int]) -> List[Any]:
+    """The arrays of several devices' batches, joined along the batch axis."""
+    return [
+        parts[0] if axis < 0 or len(parts) == 1 else mx.nd.concat(*parts, dim=axis)
+        for parts, axis in zip(zip(*per_device), axes)
+    ]
+
+
+def padding(batch: Any) -> int:
+    """How many of the last rows of a batch the iterator filled in."""
+    return getattr(batch, "pad", None) or 0
+
+
+def row_count(arrays: Sequence[Any], axes: Sequence[int]) -> int:
+    """The number of rows of the first array that has a batch axis."""
+    return next(array.shape[axis] for array, axis in zip(arrays, axes) if axis >= 0)
+
+
+class TrueRows:
+    """Reduces batches to their true rows.
+
+    Parameters
+    ----------
+    data_axes, label_axes : list of int
+        Batch axis of each data and label array, from `batch_axes`.
+    fits : callable
+        Tells whether the network can be reshaped to these data and label arrays.
+    """
+
+    def __init__(self, data_axes: Sequence[int], label_axes: Sequence[int], fits: Any) -> None:
+        self._data_axes = data_axes
+        self._label_axes = label_axes
+        self._fits = fits
+
+    def count(self, batch: Any) -> int:
+        """The number of true rows of a batch, or of a list of batches, one for each device."""
+        parts = batch if isinstance(batch, list) else [batch]
+        return sum(row_count(part.data, self._data_axes) - padding(part) for part in parts)
+
+    def of(self, batch: Any) -> Iterator[Any]:
+        """Batches whose gradients, times their weights, sum to the gradient over the true rows of `batch`."""
+        parts = batch if isinstance(batch, list) else [batch]
+        if not any(padding(part) for part in parts):
+            yield batch
+            return
+        true = [self._without_padding(part) for part in parts]
+        true = [part for part in true if row_count(part.data, self._data_axes)]
+        if not true:
+            return
+        rows = Rows(
+            _joined([part.data for part in true], self._data_axes),
+            _joined([part.label for part in true], self._label_axes),
+            1.0,
+        )
+        if self._fits(rows):
+            yield rows
+            return
+        # The network takes one batch size only (or has more devices than rows). Fill the batch up with its first
+        # row, and take the surplus away: a batch of that row alone, times (rows filled in) / (rows of a batch).
+        present = self.count(batch)
+        size = present + sum(padding(part) for part in parts)
+        filling = size - present
+        yield self._rows(rows, list(range(present)) + [0] * filling, 1.0)
+        yield self._rows(rows, [0] * size, -filling / size)
+
+    def _without_padding(self, part: Any) -> Rows:
+        true = slice(0, row_count(part.data, self._data_axes) - padding(part))
+        return Rows(
+            take_rows(part.data, self._data_axes, true), take_rows(part.label or [], self._label_axes, true), 1.0
+        )
+
+    def _rows(self, batch: Rows, rows: List[int], weight: float) -> Rows:
+        return Rows(
+            take_rows(batch.data, self._data_axes, rows), take_rows(batch.label, self._label_axes, rows), weight
+        )
+
+
+def restart(data: Any) -> None:
+    """Put an iterator at the start of its data, dropping what a 'roll_over' iterator kept from its last epoch."""
+    for method in ("hard_reset", "reset"):
+        if hasattr(data, method):
+            getattr(data, method)()
+            return

@@ -1,0 +1,101 @@
+"""Arguments that can't be trained with: each error names argument, value and remedy."""
+import numbers
+from typing import Any, Mapping, Optional, Sequence
+
+import mxnet as mx
+
+LOCAL_STORES = ("local", "device", "nccl", "local_update_cpu", "local_allreduce_cpu", "local_allreduce_device")
+
+
+def update_freq(value: Any) -> int:
+    """`value` as the number of epochs between snapshots.
+
+    >>> update_freq(2)
+    2
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(
+            "update_freq={!r} must be an integer: the number of epochs between two full gradients, for instance 2".format(
+                value
+            )
+        )
+    if value < 1:
+        raise ValueError(
+            "update_freq={} must be at least 1: the number of epochs between two full gradients".format(value)
+        )
+    return int(value)
+
+
+def compression(params: Optional[Mapping[str, Any]]) -> None:
+    """Gradient compression would quantise the variance-reduced gradient, and the full gradients with it."""
+    if params:
+        raise ValueError(
+            "compression_params={!r}: SVRG can't be trained with gradient compression, which loses the small "
+            "differences it lives on; leave compression_params out".format(params)
+        )
+
+
+def work_load(work_load_list: Optional[Sequence[Any]], context: Any) -> None:
+    """One number for each device."""
+    devices = 1 if isinstance(context, mx.Context) else len(context)
+    if work_load_list is not None and len(work_load_list) != devices:
+        raise ValueError(
+            "work_load_list={!r} has {} entries for {} devices; give one for each context".format(
+                work_load_list, len(work_load_list), devices
+            )
+        )
+
+
+def grad_req(value: Any, parameters: Sequence[str], arguments: Sequence[str]) -> None:
+    """Gradients must be written: each step corrects the gradient of its own batch."""
+    if isinstance(value, str):
+        wanted = dict.fromkeys(parameters, value)
+    elif isinstance(value, Mapping):
+        wanted = dict(value)
+    else:
+        wanted = dict(zip(arguments, value))
+    added = sorted(name for name in parameters if wanted.get(name) == "add")
+    if added:
+        raise ValueError(
+            "grad_req={!r} adds up the gradients of {}, but each step of SVRG corrects the gradient of one batch; "
+            "use grad_req='write' and larger batches".format(value, ", ".join(added))
+        )
+
+
+def kvstore(value: Any) -> None:
+    """A store for one machine. Any unknown string would silently be a local store."""
+    if value is None:
+        return
+    if isinstance(value, str):
+        kind = value
+        if kind.lower() in mx.kvstore.KVStoreBase.kv_registry:
+            return
+    elif isinstance(value, mx.kvstore.KVStoreBase):
+        kind = value.type
+        if not isinstance(value, mx.kvstore.KVStore):
+            return
+    else:
+        raise TypeError("kvstore={!r} must be None, the name of a store or an mxnet KVStore".format(value))
+    if "dist" in kind:
+        raise ValueError(
+            "kvstore={!r}: this version of svrg_optimization trains on one machine; use 'local' or 'device'".format(kind)
+        )
+    if kind not in LOCAL_STORES:
+        raise ValueError(
+            "kvstore={!r} is no store that mxnet knows (it would silently make a local one); use one of {}".format(
+                kind, ", ".join(LOCAL_STORES)
+            )
+        )
+
+
+def optimizer(value: Any) -> None:
+    """A name or an instance; whether the name is registered is found out when it is looked up."""
+    if not isinstance(value, (str, mx.optimizer.Optimizer)):
+        raise TypeError(
+            "optimizer={!r} must be the name of a registered optimizer, or an mxnet.optimizer.Optimizer".format(value)
+        )
+
+
+def described(arrays: Any) -> str:
+    """The shapes of arrays, for an error message."""
+    return "(nothing)" if not arrays else ", ".join(str(tuple(array.shape)) for array in arrays)

@@ -1,0 +1,55 @@
+r"""The estimator of Johnson & Zhang (2013), on the arrays of one parameter on one device.
+
+.. math:: g = \nabla_B(w) - \bigl(\nabla_B(\tilde w) - b\,\mu\bigr)
+
+The gradients are summed over the b rows of the batch B, before ``rescale_grad``; :math:`\mu` is the
+full gradient at the snapshot :math:`\tilde w`, the mean per sample.
+"""
+from typing import Any
+
+import numpy as np
+
+
+def full_gradient_dtype(dtype: Any) -> type:
+    """The type in which the full gradient of a parameter of type `dtype` is summed and kept.
+
+    >>> full_gradient_dtype(np.float16).__name__, full_gradient_dtype(np.float64).__name__
+    ('float32', 'float64')
+    """
+    return np.float64 if np.dtype(dtype) == np.float64 else np.float32
+
+
+def widened(gradient: Any) -> Any:
+    """`gradient` as a dense NDArray of the full gradient's type: itself, if it is one already."""
+    dense = gradient if gradient.stype == "default" else gradient.tostype("default")
+    return dense.astype(full_gradient_dtype(dense.dtype), copy=False)
+
+
+def reduce_variance(gradient: Any, snapshot_gradient: Any, full_gradient: Any) -> None:
+    """Replace `gradient` by the variance-reduced gradient, in place.
+
+    Parameters
+    ----------
+    gradient, snapshot_gradient : NDArray
+        Gradient of the batch at the current weights and at the snapshot, of one shape, type and storage,
+        summed over the batch, before ``rescale_grad``.
+    full_gradient : NDArray
+        The full gradient for as many rows as the batch has, b * mu; dense, float32 or wider.
+
+    Examples
+    --------
+    >>> import mxnet as mx
+    >>> gradient = mx.nd.array([3.0])
+    >>> reduce_variance(gradient, mx.nd.array([1.0]), mx.nd.array([0.5]))
+    >>> gradient.asscalar()
+    2.5
+    """
+    corrected = widened(gradient)
+    if corrected is gradient:
+        gradient -= snapshot_gradient
+        gradient += full_gradient
+        return
+    # float16 loses the small difference of two large gradients, and row_sparse arrays can't be corrected in
+    # place: both go through a dense, wide copy.
+    corrected = corrected - widened(snapshot_gradient) + full_gradient
+    corrected.astype(gradient.dtype).tostype(gradient.stype).copyto(gradient)

@@ -1,0 +1,76 @@
+"""The one place that touches what mxnet keeps private. Written against mxnet 1.9.1."""
+from typing import Any, Dict, List, Tuple
+
+GradientsOnDevices = List[Tuple[str, List[Any]]]
+
+
+def gradients(module: Any) -> GradientsOnDevices:
+    """(name, gradient on each device) of every parameter of a bound module that has a gradient."""
+    group = module._exec_group
+    return [
+        (name, on_devices)
+        for name, on_devices in zip(group.param_names, group.grad_arrays)
+        if on_devices[0] is not None
+    ]
+
+
+def rows_on_devices(module: Any) -> List[int]:
+    """How many rows of the batch, of the shape last bound or reshaped to, each device holds."""
+    return [part.stop - part.start for part in module._exec_group.slices]
+
+
+def parameter_names(module: Any) -> List[str]:
+    """The names of the module's parameters: the arguments that are no data, label or state."""
+    return module._param_names
+
+
+def contexts(module: Any) -> List[Any]:
+    """The devices of the module."""
+    return module._context
+
+
+def state_names(module: Any) -> List[str]:
+    """The names of the module's states."""
+    return module._state_names
+
+
+def parameter_shapes(module: Any) -> Dict[str, Tuple[int, ...]]:
+    """The shape of each parameter of a bound module."""
+    group = module._exec_group
+    return {name: on_devices[0].shape for name, on_devices in zip(group.param_names, group.param_arrays)}
+
+
+def state_shapes(module: Any) -> Dict[str, Tuple[int, ...]]:
+    """The shape of each state of a bound module; with several devices, the first one's."""
+    group = module._exec_group
+    return {name: on_devices[0].shape for name, on_devices in zip(group.state_names, group.state_arrays)}
+
+
+def kvstore(module: Any) -> Any:
+    """The KVStore that init_optimizer installed, or None."""
+    return module._kvstore
+
+
+def optimizer(module: Any) -> Any:
+    """The optimizer that init_optimizer installed."""
+    return module._optimizer
+
+
+def preload(module: Any, arg_params: Any, aux_params: Any, states_file: Any) -> None:
+    """Give an unbound module weights, and the file of optimizer states to read once it has an optimizer.
+
+    What Module.load does to the Module it makes.
+    """
+    module._arg_params = arg_params
+    module._aux_params = aux_params
+    module.params_initialized = True
+    module._preload_opt_states = states_file
+
+
+# Where an optimizer keeps how far training has come: device id -> index or key -> number of updates.
+UPDATE_COUNTS = "_all_index_update_counts"
+
+
+def update_counts(wrapped_optimizer: Any) -> Dict[int, Dict[Any, int]]:
+    """The optimizer's number of updates, by device id and by index or key. Its own dict: change it to restore."""
+    return getattr(wrapped_optimizer, UPDATE_COUNTS)

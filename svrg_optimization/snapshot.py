@@ -1,0 +1,54 @@
+"""The snapshot's state: the full gradient, what it was taken from, and how it enters a step."""
+from typing import Any, Dict, List, Optional, Sequence
+
+from . import full_gradient
+from .estimator import reduce_variance
+from .mxnet_internals import GradientsOnDevices
+
+
+class Snapshot:
+    """Full gradient and history of the snapshots of one set of weights.
+
+    Modules that share their weights (``bind(shared_module=...)``) share this too. The snapshot's weights are in
+    `SVRGModule._mod_aux`.
+
+    Attributes
+    ----------
+    full_gradients : list of dict of str to NDArray
+        For each device, by parameter, what it adds to its gradient of a full batch: b_k * mu, for the b_k
+        rows it held then (mu itself if the gradient is a mean), before ``rescale_grad``.
+    rows : list of int
+        The b_k, or 1 if the gradient is a mean.
+    number : int
+        How many snapshots have been taken.
+    epoch : int or None
+        The epoch that the last one was taken in, if it is known.
+    """
+
+    def __init__(self, devices: int) -> None:
+        self.full_gradients: full_gradient.OnDevices = [{} for _ in range(devices)]
+        self.rows: List[int] = []
+        self.number = 0
+        self.epoch: Optional[int] = None
+
+    @property
+    def taken(self) -> bool:
+        """Whether there is a snapshot."""
+        return self.number > 0
+
+    def set(self, first: Dict[str, Any], rows: Sequence[int], devices: Sequence[Any], number: int,
+            epoch: Optional[int]) -> None:  # fmt: skip
+        """Install a new full gradient, from that of the first device for `rows[0]` rows."""
+        self.full_gradients = full_gradient.spread(first, rows, devices)
+        self.rows = list(rows)
+        self.number = number
+        self.epoch = epoch
+
+    def correct(self, gradients: GradientsOnDevices, at_snapshot: GradientsOnDevices, rows: Sequence[int]) -> None:
+        """Turn the gradients of a batch, of so many rows on each device, into variance-reduced gradients, in place."""
+        shares = [now / then for now, then in zip(rows, self.rows)]
+        for (name, on_devices), (_, snapshot_on_devices) in zip(gradients, at_snapshot):
+            for gradient, snapshot_gradient, full, share in zip(
+                on_devices, snapshot_on_devices, self.full_gradients, shares
+            ):
+                reduce_variance(gradient, snapshot_gradient, full[name] if share == 1 else full[name] * share)

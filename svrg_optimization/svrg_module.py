@@ -1,0 +1,691 @@
+"""SVRGModule: the Module API; when a snapshot is taken, and how a step is corrected."""
+import contextlib
+import logging
+import os
+import time
+from functools import partial
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+
+import mxnet as mx
+from mxnet.base import MXNetError
+from mxnet.model import BatchEndParam
+from mxnet.module import Module
+
+from . import call_order, checkpoint, checks, full_gradient, mxnet_internals
+from .batches import TrueRows, batch_axes, restart, row_count
+from .full_gradient import BatchGradient, OnDevices
+from .keys import check_parameter_names, full_gradient_key
+from .random_draws import DrawStream, draws_random_numbers
+from .snapshot import Snapshot
+from .svrg_optimizer import REGISTERED_NAME
+
+__all__ = ["SVRGModule"]
+
+# Head gradients: as Module.backward takes them, or a function of (outputs, batch) that computes them.
+OutGrads = Union[None, mx.nd.NDArray, List[mx.nd.NDArray], Callable[[List[mx.nd.NDArray], Any], List[mx.nd.NDArray]]]
+Callbacks = Union[None, Callable[[Any], Any], Sequence[Callable[[Any], Any]]]
+
+
+class _AtEpochStart:
+    """A data iterator that calls a function whenever its iteration starts; otherwise the iterator itself."""
+
+    def __init__(self, data: Any, start: Callable[[], None]) -> None:
+        self._data = data
+        self._start = start
+
+    def __iter__(self) -> Iterator[Any]:
+        self._start()
+        return iter(self._data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._data, name)
+
+
+@call_order.ordered
+class SVRGModule(Module):
+    r"""A Module that trains by SVRG: stochastic gradients whose variance vanishes as training converges.
+
+    .. math:: g = \nabla_B(w) - \bigl(\nabla_B(\tilde w) - b\,\mu\bigr)
+
+    :math:`\nabla_B` is the gradient summed over the b rows of the batch B, before ``rescale_grad``;
+    :math:`\tilde w` the *snapshot*, the weights as they were at the last `update_full_grads`; and :math:`\mu`
+    the *full gradient* there, the mean over all samples. The user's optimizer takes g for the gradient: weight
+    decay, momentum and clipping come after the correction.
+
+    Until the first `update_full_grads` it is a plain Module (the warm start that Johnson & Zhang recommend).
+
+    Parameters
+    ----------
+    symbol, data_names, label_names, logger, context, work_load_list, fixed_param_names, state_names, group2ctxs
+        As for ``mxnet.module.Module``.
+    compression_params : None
+        Gradient compression can't be used.
+    update_freq : int
+        Number of epochs between two snapshots, at least 1. The default, 2, is Johnson & Zhang's choice for convex
+        problems (they take 5 for nets).
+
+    Raises
+    ------
+    TypeError, ValueError
+        `update_freq` is no positive integer; `compression_params` is given; or the symbol has a parameter
+        ``x_full`` beside ``x``.
+
+    References
+    ----------
+    R. Johnson and T. Zhang, "Accelerating stochastic gradient descent using predictive variance reduction", NIPS
+    2013, figure 1.
+
+    Examples
+    --------
+    >>> import mxnet as mx
+    >>> data, label = mx.nd.array([[1.0], [2.0], [3.0]]), mx.nd.array([2.0, 4.0, 6.0])
+    >>> output = mx.sym.FullyConnected(mx.sym.Variable('data'), num_hidden=1, no_bias=True, name='fc')
+    >>> output = mx.sym.LinearRegressionOutput(output, mx.sym.Variable('label'))
+    >>> module = SVRGModule(output, label_names=['label'], update_freq=2)
+    >>> train = mx.io.NDArrayIter(data, label, batch_size=1, label_name='label')
+    >>> module.fit(train, eval_metric='mse', num_epoch=20, optimizer_params={'learning_rate': 0.1})
+    >>> module.get_params()[0]['fc_weight'].asnumpy().round(5).tolist()
+    [[2.0]]
+    """
+
+    def __init__(
+        self,
+        symbol: mx.symbol.Symbol,
+        data_names: Optional[Sequence[str]] = ("data",),
+        label_names: Optional[Sequence[str]] = ("softmax_label",),
+        logger: Any = logging,
+        context: Union[mx.Context, List[mx.Context]] = mx.cpu(),
+        work_load_list: Optional[Sequence[float]] = None,
+        fixed_param_names: Optional[Sequence[str]] = None,
+        state_names: Optional[Sequence[str]] = None,
+        group2ctxs: Any = None,
+        compression_params: Optional[Mapping[str, Any]] = None,
+        update_freq: int = 2,
+    ) -> None:
+        checks.compression(compression_params)
+        checks.work_load(work_load_list, context)
+        self.update_freq = update_freq
+        arguments = (symbol, data_names, label_names, logger, context, work_load_list, fixed_param_names,
+                     state_names, group2ctxs)  # fmt: skip
+        super().__init__(*arguments)
+        check_parameter_names(mxnet_internals.parameter_names(self))
+        # The snapshot: the same network, with weights of its own.
+        self._mod_aux = Module(*arguments)
+        self._snapshot = Snapshot(len(mxnet_internals.contexts(self)))
+        self._draws = DrawStream(draws_random_numbers(symbol))
+        self._batch_gradient = BatchGradient(symbol)
+        if self._batch_gradient.is_mixed:
+            self.logger.warning(
+                "some output layers have normalization='batch' or 'valid' and some have not: batches with fewer rows "
+                "than the rest are weighed only approximately; give all output layers the same normalization"
+            )
+        # The batch of the last forward(), if the snapshot has seen it too.
+        self._corrected_batch: Any = None
+        self._said_plain = False
+        # The rows of a full batch on each device: as bound, whatever batch was the last one.
+        self._full_batch_rows: List[int] = []
+        # The numbers of the user's optimizer when it was installed.
+        self._optimizer_at_start: Dict[str, float] = {}
+        self._restoring: Optional[checkpoint.State] = None
+
+    @property
+    def update_freq(self) -> int:
+        """Number of epochs between two snapshots."""
+        return self._update_freq
+
+    @update_freq.setter
+    def update_freq(self, value: int) -> None:
+        self._update_freq = checks.update_freq(value)
+
+    @property
+    def _param_dict(self) -> OnDevices:
+        """For each device, by parameter, the full gradient that it adds to a full batch; empty before a snapshot."""
+        return self._snapshot.full_gradients
+
+    # ------------------------------------------------------------------------------------------------- set-up
+
+    def bind(
+        self,
+        data_shapes: Sequence[Any],
+        label_shapes: Optional[Sequence[Any]] = None,
+        for_training: bool = True,
+        inputs_need_grad: bool = False,
+        force_rebind: bool = False,
+        shared_module: Optional[Module] = None,
+        grad_req: Any = "write",
+    ) -> None:
+        """Allocate the network and, for training, its snapshot.
+
+        Parameters
+        ----------
+        data_shapes, label_shapes, for_training, inputs_need_grad, force_rebind
+            As for ``Module.bind``. A snapshot survives rebinding.
+        shared_module : Module, optional
+            A bound module whose weights this one shares; if it is an SVRGModule, its snapshot too.
+        grad_req : str, list of str or dict of str to str
+            'write' or 'null' for each parameter.
+
+        Raises
+        ------
+        ValueError
+            `grad_req` is 'add' for a parameter, or gradients of the inputs are asked for without training.
+        RuntimeError
+            `shared_module` isn't bound or has no weights yet.
+        """
+        checks.grad_req(grad_req, mxnet_internals.parameter_names(self), self.symbol.list_arguments())
+        if inputs_need_grad and not for_training:
+            raise ValueError("inputs_need_grad=True needs for_training=True: inference computes no gradients")
+        if shared_module is not None and not (shared_module.binded and shared_module.params_initialized):
+            raise RuntimeError("shared_module must be bound and have its parameters initialized: call its bind() and "
+                               "init_params() first")  # fmt: skip
+        binding = force_rebind or not self.binded
+        super().bind(
+            data_shapes, label_shapes, for_training, inputs_need_grad, force_rebind, shared_module, grad_req
+        )
+        if binding and for_training:
+            self._full_batch_rows = mxnet_internals.rows_on_devices(self)
+            self._bind_snapshot(shared_module, grad_req)
+
+    def _bind_snapshot(self, shared_module: Optional[Module], grad_req: Any) -> None:
+        shared_snapshot = None
+        if isinstance(shared_module, SVRGModule):
+            shared_snapshot = shared_module._mod_aux
+            if not shared_snapshot.params_initialized:
+                shared_snapshot.set_params(*shared_module.get_params())
+            self._snapshot = shared_module._snapshot
+            self._draws = shared_module._draws
+        if not isinstance(grad_req, (str, dict)):
+            grad_req = dict(zip(self.symbol.list_arguments(), grad_req))
+        if isinstance(grad_req, dict):
+            # The snapshot's input gradients are of no use.
+            parameters = mxnet_internals.parameter_names(self)
+            grad_req = {name: grad_req[name] if name in parameters else "null" for name in grad_req}
+        self._mod_aux.bind(
+            self.data_shapes, self.label_shapes, force_rebind=True, shared_module=shared_snapshot, grad_req=grad_req
+        )
+        if self._restoring is not None:
+            self._restore_snapshot(self._restoring)
+
+    def _reset_bind(self) -> None:
+        # Module.bind calls this to free what is bound.
+        super()._reset_bind()
+        self._mod_aux._reset_bind()
+        self._corrected_batch = None
+
+    def init_params(
+        self,
+        initializer: Any = mx.init.Uniform(0.01),
+        arg_params: Optional[Dict[str, mx.nd.NDArray]] = None,
+        aux_params: Optional[Dict[str, mx.nd.NDArray]] = None,
+        allow_missing: bool = False,
+        force_init: bool = False,
+        allow_extra: bool = False,
+    ) -> None:
+        """Initialize the weights, as ``Module.init_params``; a snapshot stays as it is.
+
+        Raises
+        ------
+        RuntimeError
+            The module isn't bound.
+        """
+        if not self.binded and (force_init or not self.params_initialized):
+            raise RuntimeError("init_params() was called too early: call bind(data_shapes, label_shapes) first")
+        super().init_params(initializer, arg_params, aux_params, allow_missing, force_init, allow_extra)
+
+    def init_optimizer(
+        self,
+        kvstore: Any = "local",
+        optimizer: Union[str, mx.optimizer.Optimizer] = "sgd",
+        optimizer_params: Any = (("learning_rate", 0.01),),
+        force_init: bool = False,
+    ) -> None:
+        """Install the optimizer, inside an ``_SVRGOptimizer``, and the KVStore keys of the full gradients.
+
+        Parameters
+        ----------
+        kvstore : str, KVStore or None
+            A store for one machine.
+        optimizer, optimizer_params, force_init
+            As for ``Module.init_optimizer``.
+
+        Raises
+        ------
+        ValueError
+            No such store or optimizer.
+        TypeError
+            `kvstore` or `optimizer` is of the wrong type.
+        RuntimeError
+            The module isn't bound or has no weights.
+        """
+        if self.optimizer_initialized and not force_init:
+            super().init_optimizer()  # Module says that it ignores the call.
+            return
+        checks.kvstore(kvstore)
+        checks.optimizer(optimizer)
+        settings = {"default_optimizer": optimizer}
+        if isinstance(optimizer, str):
+            settings.update(dict(optimizer_params))
+        super().init_optimizer(kvstore, REGISTERED_NAME, settings, force_init)
+        store = mxnet_internals.kvstore(self)
+        if store is not None:
+            zeros = full_gradient.zeros_like(mxnet_internals.gradients(self))[0]
+            store.init([full_gradient_key(name) for name in zeros], list(zeros.values()))
+        users_optimizer = mxnet_internals.optimizer(self).default_opt
+        self._optimizer_at_start = checkpoint.numbers_of(users_optimizer)
+        if self._restoring is not None:
+            checkpoint.restore_position(users_optimizer, self._restoring)
+            self._restoring = None
+
+    # ------------------------------------------------------------------------------------------- a single step
+
+    def forward(self, data_batch: Any, is_train: Optional[bool] = None) -> None:
+        """Compute the outputs; when training, at the snapshot too, with the same random draws.
+
+        Parameters
+        ----------
+        data_batch : DataBatch, or list of DataBatch, one for each device
+            Of any number of rows. A padded batch is used whole, as Module does.
+        is_train : bool, optional
+            Default: as bound. With False the snapshot costs nothing.
+
+        Raises
+        ------
+        ValueError
+            The network can't take arrays of these shapes. The module is left as it was.
+        RuntimeError
+            The module isn't bound or has no weights.
+        """
+        self._check_shapes(data_batch)
+        corrected = self._snapshot.taken and (self.for_training if is_train is None else is_train)
+        self._corrected_batch = None
+        if not corrected:
+            super().forward(data_batch, is_train)
+            return
+        self._draws.advance()
+        super().forward(data_batch, is_train)
+        self._draws.repeat()
+        self._forward_snapshot(data_batch)
+        self._corrected_batch = data_batch
+
+    def _forward_snapshot(self, data_batch: Any) -> None:
+        # A reshape of self, by a batch of another shape or by the user, is followed here and not sooner:
+        # evaluation doesn't pay for it.
+        if (self._mod_aux.data_shapes, self._mod_aux.label_shapes) != (self.data_shapes, self.label_shapes):
+            self._mod_aux.reshape(self.data_shapes, self.label_shapes)
+        self._copy_states()
+        self._mod_aux.forward(data_batch, is_train=True)
+
+    def _copy_states(self) -> None:
+        if mxnet_internals.state_names(self):
+            self._mod_aux.set_states(states=self.get_states(merge_multi_context=False))
+
+    def backward(self, out_grads: OutGrads = None) -> None:
+        """Compute the gradients, and turn them into variance-reduced gradients if there is a snapshot.
+
+        Parameters
+        ----------
+        out_grads : NDArray, list of NDArray or callable, optional
+            Gradient with respect to the outputs, for networks that don't end in a loss. Arrays are used at
+            both weights, which is right only if they don't depend on the outputs. A callable gets
+            ``(outputs, data_batch)``, at the current weights and again at the snapshot, and returns the list of
+            arrays.
+
+        Raises
+        ------
+        RuntimeError
+            The module isn't bound for training or has no weights.
+        """
+        batch = self._corrected_batch
+        super().backward(_heads(self, out_grads, batch))
+        if batch is None:
+            return
+        self._mod_aux.backward(_heads(self._mod_aux, out_grads, batch))
+        self._snapshot.correct(
+            mxnet_internals.gradients(self),
+            mxnet_internals.gradients(self._mod_aux),
+            self._batch_gradient.rows_in_step(mxnet_internals.rows_on_devices(self)),
+        )
+
+    def update(self) -> None:
+        """Let the user's optimizer update the weights by the gradients that `backward` left.
+
+        Raises
+        ------
+        RuntimeError
+            The optimizer isn't initialized.
+        """
+        if not self._snapshot.taken and not self._said_plain:
+            self._said_plain = True
+            self.logger.info("No snapshot yet: update() is that of a plain Module until update_full_grads() is called")
+        super().update()
+
+    # --------------------------------------------------------------------------------------- the full gradient
+
+    def update_full_grads(
+        self,
+        train_data: Any,
+        *,
+        batch_end_callback: Callbacks = None,
+        epoch: Optional[int] = None,
+        out_grads: OutGrads = None
+    ) -> None:
+        r"""Take a snapshot of the weights, and compute the full gradient there over all data.
+
+        .. math:: \tilde w = w, \qquad \mu = \frac{1}{n} \sum_{i=1}^{n} \nabla f_i(\tilde w)
+
+        Padded rows (``batch.pad``) don't count. The iterator is reset before and after.
+
+        Parameters
+        ----------
+        train_data : DataIter
+            All samples, in batches of any size; or a list of batches.
+        batch_end_callback : callable or list of callables, optional
+            Called after each batch with a ``BatchEndParam``, whose `eval_metric` is None: Speedometer, ProgressBar.
+        epoch : int, optional
+            For the log and the callbacks.
+        out_grads : callable, optional
+            As for `backward`.
+
+        Raises
+        ------
+        ValueError
+            `train_data` gives no samples, or arrays that don't fit the network or lack the labels.
+        FloatingPointError
+            The full gradient has NaN or Inf.
+        RuntimeError
+            The module isn't bound for training, or has no weights or no optimizer.
+
+        Notes
+        -----
+        Whatever is raised, the snapshot and full gradient of before are kept.
+        """
+        started = time.time()
+        arg_params, aux_params = self.get_params()
+        self._corrected_batch = None
+        with self._snapshot_at(arg_params, aux_params):
+            totals, samples = self._sum_gradients(train_data, batch_end_callback, epoch, out_grads)
+            full_gradient.divide(totals, samples)
+            full_gradient.reduce(totals, mxnet_internals.kvstore(self))
+            norm = self._finite_norm(totals[0], epoch)
+        rows = self._batch_gradient.rows_in_step(self._full_batch_rows)
+        for array in totals[0].values():
+            array *= rows[0]
+        self._snapshot.set(totals[0], rows, mxnet_internals.contexts(self), self._snapshot.number + 1, epoch)
+        self.logger.info(
+            "%s Full gradient: samples=%d time=%.3f norm=%.6g",
+            "Epoch[{}]".format(epoch) if epoch is not None else "Snapshot[{}]".format(self._snapshot.number),
+            samples, time.time() - started, norm,
+        )  # fmt: skip
+
+    @contextlib.contextmanager
+    def _snapshot_at(self, arg_params: Dict[str, Any], aux_params: Dict[str, Any]) -> Iterator[None]:
+        """Move the snapshot to these weights; back to where it was, if the block raises."""
+        module = self._mod_aux
+        before = module.get_params() if self._snapshot.taken else None
+        # allow_missing copies to the devices only: the module's own copy keeps the old snapshot meanwhile.
+        module.set_params(arg_params, aux_params, allow_missing=True)
+        try:
+            yield
+        except BaseException:
+            if before is not None:
+                module.set_params(*before)
+            raise
+        module.set_params(arg_params, aux_params)
+
+    def _sum_gradients(
+        self, train_data: Any, callbacks: Callbacks, epoch: Optional[int], out_grads: OutGrads
+    ) -> Tuple[OnDevices, int]:
+        """The sum of all samples' gradients at the snapshot, on each device, and the number of samples."""
+        module = self._mod_aux
+        true_rows = TrueRows(batch_axes(self.data_shapes), batch_axes(self.label_shapes), self._fits)
+        totals = full_gradient.zeros_like(mxnet_internals.gradients(module))
+        samples = 0
+        self._draws.advance()
+        restart(train_data)
+        for nbatch, batch in enumerate(train_data):
+            self._check_shapes(batch, nbatch)
+            for part in true_rows.of(batch):
+                self._copy_states()
+                module.forward(part, is_train=True)
+                module.backward(_heads(module, out_grads, part))
+                rows = self._batch_gradient.rows_in_sum(mxnet_internals.rows_on_devices(module))
+                weight = getattr(part, "weight", 1)
+                full_gradient.add_batch(totals, mxnet_internals.gradients(module), [weight * count for count in rows])
+            samples += true_rows.count(batch)
+            _call(callbacks, BatchEndParam(epoch=epoch, nbatch=nbatch, eval_metric=None, locals=locals()))
+        restart(train_data)
+        if samples == 0:
+            raise ValueError("train_data={!r} gave no samples; is it an iterator that can't be reset?".format(train_data))
+        return totals, samples
+
+    def _finite_norm(self, mean: Dict[str, Any], epoch: Optional[int]) -> float:
+        norms = full_gradient.norms(mean)
+        broken = [name for name, norm in norms.items() if not norm < float("inf")]
+        if broken:
+            raise FloatingPointError(
+                "the full gradient of {}{} has NaN or Inf; the snapshot of before is kept. Lower the learning rate, or "
+                "look for NaN in the data".format(", ".join(broken), "" if epoch is None else " in epoch %d" % epoch)
+            )
+        return full_gradient.norm(norms)
+
+    def _fits(self, rows: Any) -> bool:
+        """Whether the network, with the parameters and states that it has, can be reshaped to this batch."""
+        if row_count(rows.data, batch_axes(self.data_shapes)) < len(mxnet_internals.contexts(self)):
+            return False
+        return self._shape_error(rows) is None
+
+    def _check_shapes(self, data_batch: Any, nbatch: Optional[int] = None) -> None:
+        """Raise ValueError, before anything is reshaped, if the network can't take this batch."""
+        if isinstance(data_batch, list):
+            for part in data_batch:
+                if [array.shape for array in part.data] != [array.shape for array in data_batch[0].data]:
+                    raise ValueError("the batches of a list must have the same shapes, not {} and {}".format(
+                        checks.described(data_batch[0].data), checks.described(part.data)))  # fmt: skip
+            return
+        label = getattr(data_batch, "label", None) or []
+        bound = [description.shape for description in self.data_shapes]
+        bound_label = [description.shape for description in self.label_shapes or ()]
+        needs_label = nbatch is not None and bound_label and not label
+        if [array.shape for array in data_batch.data] == bound and not needs_label:
+            if not label or not bound_label or [array.shape for array in label] == bound_label:
+                return
+        if len(data_batch.data) != len(bound):
+            reason: Optional[str] = "data has {} arrays, data_names {}".format(len(data_batch.data), self.data_names)
+        elif needs_label:
+            reason = "it has no labels, which the full gradient needs"
+        else:
+            reason = self._shape_error(data_batch)
+        if reason is not None:
+            raise ValueError(
+                "{} has data {} and label {}, but the module is bound to data {} and label {}: {}. Give an iterator "
+                "that provides what the module was bound to, or bind again".format(
+                    "the batch" if nbatch is None else "batch %d of train_data" % nbatch,
+                    checks.described(data_batch.data), checks.described(label), bound, bound_label, reason,
+                )
+            )  # fmt: skip
+
+    def _shape_error(self, batch: Any) -> Optional[str]:
+        shapes = {desc.name: array.shape for desc, array in zip(self.data_shapes, batch.data)}
+        if getattr(batch, "label", None):
+            shapes.update({desc.name: array.shape for desc, array in zip(self.label_shapes or (), batch.label)})
+        shapes.update(mxnet_internals.parameter_shapes(self))
+        shapes.update(mxnet_internals.state_shapes(self))
+        try:
+            self.symbol.infer_shape(**shapes)
+        except MXNetError as error:
+            return str(error).strip().split("\n")[-1]
+        return None
+
+    # -------------------------------------------------------------------------------------------- the schedule
+
+    def fit(
+        self,
+        train_data: Any,
+        eval_data: Any = None,
+        eval_metric: Any = "acc",
+        epoch_end_callback: Any = None,
+        batch_end_callback: Any = None,
+        kvstore: Any = "local",
+        optimizer: Any = "sgd",
+        optimizer_params: Any = (("learning_rate", 0.01),),
+        eval_end_callback: Any = None,
+        eval_batch_end_callback: Any = None,
+        initializer: Any = mx.init.Uniform(0.01),
+        arg_params: Any = None,
+        aux_params: Any = None,
+        allow_missing: bool = False,
+        force_rebind: bool = False,
+        force_init: bool = False,
+        begin_epoch: int = 0,
+        num_epoch: Optional[int] = None,
+        validation_metric: Any = None,
+        monitor: Any = None,
+        sparse_row_id_fn: Any = None,
+        *,
+        full_grads_batch_end_callback: Callbacks = None
+    ) -> None:
+        """Train, exactly as ``Module.fit``; every `update_freq` epochs an epoch starts with a snapshot.
+
+        Parameters
+        ----------
+        train_data, eval_data, ..., sparse_row_id_fn
+            As for ``Module.fit``.
+        full_grads_batch_end_callback : callable or list of callables, optional
+            `batch_end_callback` for `update_full_grads`.
+
+        Raises
+        ------
+        ValueError
+            `num_epoch` isn't given; and what `update_full_grads` and `init_optimizer` raise.
+
+        Notes
+        -----
+        A snapshot is taken at the start of an epoch if there is none yet or ``epoch % update_freq == 0``, so
+        that training can begin at any `begin_epoch`.
+        """
+        if num_epoch is None:
+            raise ValueError("num_epoch=None: say how many epochs to train, for instance num_epoch=10")
+        epochs = iter(range(begin_epoch, num_epoch))
+
+        def take_snapshot_if_due() -> None:
+            epoch = next(epochs)
+            if not self._snapshot.taken or epoch % self.update_freq == 0:
+                self.update_full_grads(train_data, batch_end_callback=full_grads_batch_end_callback, epoch=epoch)
+
+        # BaseModule.fit starts to iterate exactly once an epoch, after bind and init.
+        super().fit(
+            _AtEpochStart(train_data, take_snapshot_if_due), eval_data, eval_metric, epoch_end_callback,
+            batch_end_callback, kvstore, optimizer, optimizer_params, eval_end_callback, eval_batch_end_callback,
+            initializer, arg_params, aux_params, allow_missing, force_rebind, force_init, begin_epoch, num_epoch,
+            validation_metric, monitor, sparse_row_id_fn,
+        )  # fmt: skip
+
+    # --------------------------------------------------------------------------------------------- checkpoints
+
+    def save_checkpoint(
+        self, prefix: str, epoch: int, save_optimizer_states: bool = False, remove_amp_cast: bool = True
+    ) -> None:
+        """Save the network and its weights; with the optimizer states, all that training needs to go on.
+
+        Parameters
+        ----------
+        prefix : str
+            Of the files: ``prefix-symbol.json``, ``prefix-0001.params`` and, with `save_optimizer_states`,
+            ``prefix-0001.states`` (the optimizer's) and ``prefix-0001.svrg`` (snapshot, full gradient, schedule).
+        epoch : int
+            The number in the files' names.
+        save_optimizer_states, remove_amp_cast : bool
+            As for ``Module.save_checkpoint``.
+
+        Raises
+        ------
+        RuntimeError
+            There are no weights yet, or, with `save_optimizer_states`, no optimizer.
+
+        Notes
+        -----
+        A kill at any moment leaves the old checkpoint of this name or the new one whole, as `load` reads it.
+        """
+        files = checkpoint.paths(prefix, epoch)
+        mx.nd.waitall()
+        write_symbol = partial(self.symbol.save, remove_amp_cast=remove_amp_cast)
+        if save_optimizer_states:
+            call_order.check(self, "save_optimizer_states")
+            checkpoint.save(files, write_symbol, self.save_params, self.save_optimizer_states, self._state())
+        else:
+            checkpoint.save(files, write_symbol, self.save_params)
+        self.logger.info('Saved checkpoint to "%s"', files.params)
+
+    def _state(self) -> checkpoint.State:
+        taken = self._snapshot.taken
+        arg_params, aux_params = self._mod_aux.get_params() if taken else ({}, {})
+        counts, scalars = checkpoint.position(mxnet_internals.optimizer(self).default_opt, self._optimizer_at_start)
+        return checkpoint.State(
+            self.update_freq, self._snapshot.number, self._snapshot.epoch, self._snapshot.rows[0] if taken else 0,
+            arg_params, aux_params, self._snapshot.full_gradients[0] if taken else {}, self._draws.position,
+            counts, scalars,
+        )  # fmt: skip
+
+    @classmethod
+    def load(cls, prefix: str, epoch: int, load_optimizer_states: bool = False, **kwargs: Any) -> "SVRGModule":
+        """Make an SVRGModule from a checkpoint: one of its own, or a plain Module's.
+
+        Parameters
+        ----------
+        prefix, epoch
+            As they were saved.
+        load_optimizer_states : bool
+            Whether training is to go on from there, bit for bit: loads the optimizer's states, the snapshot, the
+            full gradient and the place in the schedule. From a plain Module's checkpoint, the optimizer's states.
+        **kwargs
+            For the constructor. `update_freq` is the saved one by default.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such checkpoint.
+        ValueError
+            The files were not saved together.
+
+        Examples
+        --------
+        >>> SVRGModule.load('no-such-model', 1)
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: no checkpoint of epoch 1: no-such-model-symbol.json does not exist
+        """
+        files = checkpoint.paths(prefix, epoch)
+        checkpoint.finish_interrupted_save(files)
+        state = checkpoint.load(files) if load_optimizer_states else None
+        for path in (files.symbol, files.params) + ((files.states,) if load_optimizer_states else ()):
+            if not os.path.exists(path):
+                raise FileNotFoundError("no checkpoint of epoch {}: {} does not exist".format(epoch, path))
+        symbol, arg_params, aux_params = mx.model.load_checkpoint(prefix, epoch)
+        if state is not None:
+            kwargs.setdefault("update_freq", state.update_freq)
+        module = cls(symbol, **kwargs)
+        mxnet_internals.preload(module, arg_params, aux_params, files.states if load_optimizer_states else None)
+        module._restoring = state
+        return module
+
+    def _restore_snapshot(self, state: checkpoint.State) -> None:
+        self._draws.position = list(state.draws)
+        if not state.number:
+            return
+        self._mod_aux.set_params(state.snapshot, state.aux)
+        devices = mxnet_internals.contexts(self)
+        rows = self._batch_gradient.rows_in_step(self._full_batch_rows)
+        first = {name: array.as_in_context(devices[0]) for name, array in state.full.items()}
+        if rows[0] != state.rows:
+            first = {name: array * (rows[0] / state.rows) for name, array in first.items()}
+        self._snapshot.set(first, rows, devices, state.number, state.epoch)
+
+
+def _heads(module: Module, out_grads: OutGrads, batch: Any) -> Any:
+    """The head gradients for a module: computed from its outputs, if `out_grads` is callable."""
+    return out_grads(module.get_outputs(), batch) if callable(out_grads) else out_grads
+
+
+def _call(callbacks: Callbacks, param: BatchEndParam) -> None:
+    for callback in [callbacks] if callable(callbacks) else callbacks or ():
+        callback(param)

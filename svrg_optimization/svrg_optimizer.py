@@ -1,0 +1,222 @@
+"""The optimizers behind an SVRGModule: full gradients are assigned, weights are updated by the user's optimizer.
+
+Imports nothing of mxnet but ``mxnet.optimizer``: parameter servers unpickle these classes while mxnet is half
+loaded.
+"""
+import warnings
+from typing import Any, Dict, List, Sequence, Tuple, Union
+
+from mxnet import optimizer as opt
+
+from .keys import is_full_gradient_key
+
+__all__ = ["_AssignmentOptimizer", "_SVRGOptimizer"]
+
+
+@opt.register
+class _AssignmentOptimizer(opt.Optimizer):
+    """Stores what is pushed: the KVStore key of a full gradient takes the sum over devices and workers.
+
+    Examples
+    --------
+    >>> import mxnet as mx
+    >>> store = mx.kv.create('local')
+    >>> store.set_optimizer(_AssignmentOptimizer())
+    >>> store.init('fc_weight_full', mx.nd.zeros(2))
+    >>> store.push('fc_weight_full', [mx.nd.ones(2), mx.nd.ones(2)])
+    >>> full_gradient = mx.nd.empty(2)
+    >>> store.pull('fc_weight_full', out=full_gradient)
+    >>> full_gradient.asnumpy().tolist()
+    [2.0, 2.0]
+    """
+
+    def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+        """Set `weight` to `grad`.
+
+        Parameters
+        ----------
+        index : int or str
+            The key; not used.
+        weight : NDArray
+            The stored full gradient, replaced.
+        grad : NDArray
+            The full gradient, mean per sample, summed over what the devices and workers contribute.
+        state : None
+            There is none.
+        """
+        grad.copyto(weight)
+
+
+def _find(name: str) -> type:
+    try:
+        return opt.Optimizer.opt_registry[name.lower()]
+    except KeyError:
+        raise ValueError(
+            "optimizer={!r} is not registered; use an mxnet.optimizer.Optimizer or one of {}".format(
+                name, sorted(known for known in opt.Optimizer.opt_registry if "_svrg" not in known and not known.startswith("_"))
+            )
+        ) from None
+
+
+# What belongs to the wrapper itself; every other attribute is the wrapped optimizer's.
+_OWN = ("default_opt", "aux_opt")
+
+
+@opt.register
+class _SVRGOptimizer(opt.Optimizer):
+    """Routes each key: ``<parameter>_full`` is assigned, every parameter goes to the user's optimizer, untouched.
+
+    Apart from the routing it *is* the wrapped optimizer: each attribute (`lr`, `lr_scheduler`, `wd_mult`,
+    `rescale_grad`, `aggregate_num`, ...) is read from it and written to it, so that ``set_learning_rate``,
+    ``set_lr_mult`` and the rest reach the optimizer that does the work.
+
+    Parameters
+    ----------
+    default_optimizer : str or Optimizer
+        The optimizer that updates the weights. A name is created with `kwargs`. An instance keeps its own
+        settings: it gets `param_idx2name` if it has none, and a warning if its `rescale_grad` is another.
+    **kwargs
+        What ``mxnet.optimizer.create`` takes, as Module passes it (`param_idx2name`, `sym`, `rescale_grad`) and as
+        the user does (`learning_rate`, `momentum`, ...).
+
+    Raises
+    ------
+    ValueError
+        No optimizer of that name is registered.
+    TypeError
+        `default_optimizer` is neither a name nor an Optimizer.
+
+    Examples
+    --------
+    >>> import mxnet as mx
+    >>> optimizer = mx.optimizer.create('_SVRGOptimizer', default_optimizer='sgd', learning_rate=1.0,
+    ...                                 param_idx2name={0: 'weight', 1: 'weight_full'})
+    >>> optimizer.set_learning_rate(0.5)
+    >>> optimizer.default_opt.lr
+    0.5
+    """
+
+    def __init__(self, default_optimizer: Union[str, opt.Optimizer], **kwargs: Any) -> None:
+        # Optimizer.__init__ is not called: its attributes are those of the wrapped optimizer.
+        self.aux_opt = _AssignmentOptimizer()
+        if isinstance(default_optimizer, str):
+            self.default_opt = _find(default_optimizer)(**kwargs)
+        elif isinstance(default_optimizer, opt.Optimizer):
+            self.default_opt = default_optimizer
+            self._adopt(**kwargs)
+        else:
+            raise TypeError(
+                "default_optimizer must be the name of an optimizer or an mxnet.optimizer.Optimizer, not {!r}".format(
+                    default_optimizer
+                )
+            )
+
+    def _adopt(self, **settings: Any) -> None:
+        """Do for an instance what Module.init_optimizer does for one."""
+        expected = settings.get("rescale_grad", self.default_opt.rescale_grad)
+        if self.default_opt.rescale_grad != expected:
+            warnings.warn(
+                "the optimizer given to init_optimizer has rescale_grad={}, but 1 / (batch size * workers) is {}; "
+                "pass rescale_grad={} to its constructor unless that is intended".format(
+                    self.default_opt.rescale_grad, expected, expected
+                ),
+                stacklevel=2,
+            )
+        if not self.default_opt.idx2name:
+            self.default_opt.idx2name = dict(settings.get("param_idx2name") or {})
+
+    def __getattr__(self, name: str) -> Any:
+        # Called for what the wrapper itself lacks. While it is being unpickled there is nothing to ask yet.
+        if name in _OWN or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.default_opt, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _OWN:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.default_opt, name, value)
+
+    def __getstate__(self) -> Dict[str, Any]:
+        return {name: self.__dict__[name] for name in _OWN}
+
+    def __setstate__(self, state: Dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    # Methods that Optimizer defines are found on this class before __getattr__ is asked, so those that an
+    # optimizer may override are passed on by name; all others work through the attributes above.
+
+    @property
+    def learning_rate(self) -> float:
+        """The wrapped optimizer's current learning rate."""
+        return self.default_opt.learning_rate
+
+    def set_learning_rate(self, lr: float) -> None:
+        """Set the wrapped optimizer's learning rate."""
+        self.default_opt.set_learning_rate(lr)
+
+    def set_lr_mult(self, args_lr_mult: Dict[Any, float]) -> None:
+        """Set the wrapped optimizer's learning rate multipliers, by name or index."""
+        self.default_opt.set_lr_mult(args_lr_mult)
+
+    def set_wd_mult(self, args_wd_mult: Dict[Any, float]) -> None:
+        """Set the wrapped optimizer's weight decay multipliers, by name or index."""
+        self.default_opt.set_wd_mult(args_wd_mult)
+
+    def _holds_full_gradient(self, index: Union[int, str]) -> bool:
+        name = index if isinstance(index, str) else self.idx2name.get(index)
+        return name is not None and is_full_gradient_key(name, self.idx2name.values())
+
+    def create_state(self, index: Union[int, str], weight: Any) -> Any:
+        """The wrapped optimizer's state for a parameter, None for a full gradient."""
+        return None if self._holds_full_gradient(index) else self.default_opt.create_state(index, weight)
+
+    def create_state_multi_precision(self, index: Union[int, str], weight: Any) -> Any:
+        """The wrapped optimizer's state for a parameter, with its float32 copy of a float16 weight."""
+        if self._holds_full_gradient(index):
+            return None
+        return self.default_opt.create_state_multi_precision(index, weight)
+
+    def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+        """Assign `grad` to a full gradient; update a parameter by the wrapped optimizer.
+
+        Parameters
+        ----------
+        index : int, str or list of them
+            The key. Lists, with lists for the rest, are what the updater passes to an optimizer with `aggregate_num`.
+        weight, grad : NDArray or list of NDArray
+            A full gradient's store and its new value, or a parameter and its variance-reduced gradient, summed
+            over the batch, before ``rescale_grad``.
+        state : object or list of objects
+            What `create_state` returned for `index`.
+        """
+        rest = self._assign_full_gradients(index, weight, grad, state)
+        if rest:
+            self.default_opt.update(*rest)
+
+    def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+        """`update`, where the wrapped optimizer may keep a float32 copy of float16 weights."""
+        rest = self._assign_full_gradients(index, weight, grad, state)
+        if rest:
+            self.default_opt.update_multi_precision(*rest)
+
+    def _assign_full_gradients(self, index: Any, weight: Any, grad: Any, state: Any) -> Sequence[Any]:
+        """Assign the full gradients among the arguments; return the arguments that are left, () for none."""
+        if not isinstance(index, (list, tuple)):
+            if not self._holds_full_gradient(index):
+                return index, weight, grad, state
+            self.aux_opt.update(index, weight, grad, None)
+            return ()
+        rest: List[Tuple[Any, Any, Any, Any]] = []
+        for each in zip(index, weight, grad, state):
+            if self._holds_full_gradient(each[0]):
+                self.aux_opt.update(*each)
+            else:
+                rest.append(each)
+        return [list(column) for column in zip(*rest)]
+
+
+# mxnet.contrib.svrg_optimization registers a class of the same name: whichever was imported last owns it. Module
+# creates our optimizer by this name, which nobody else registers.
+REGISTERED_NAME = "svrg_optimization._svrgoptimizer"
+opt.Optimizer.opt_registry[REGISTERED_NAME] = _SVRGOptimizer

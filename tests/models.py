@@ -1,0 +1,77 @@
+"""The problems of the oracle as mxnet networks, and the parts of a test that every file needs."""
+import mxnet as mx
+import numpy as np
+import oracle
+
+from svrg_optimization import SVRGModule
+
+
+def symbol(problem):
+    """The network of an oracle problem; its label is called softmax_label."""
+    data, label = mx.sym.Variable("data"), mx.sym.Variable("softmax_label")
+    if problem.name == "two-layer":
+        hidden = mx.sym.tanh(mx.sym.FullyConnected(data, num_hidden=4, name="fc1"))
+        return mx.sym.SoftmaxOutput(mx.sym.FullyConnected(hidden, num_hidden=3, name="fc2"), label, name="out")
+    output = mx.sym.FullyConnected(data, num_hidden=problem.shapes["fc_weight"][0], name="fc")
+    if problem.name == "linear":
+        return mx.sym.LinearRegressionOutput(output, label, name="out")
+    if problem.name == "logistic":
+        return mx.sym.LogisticRegressionOutput(output, label, name="out")
+    return mx.sym.SoftmaxOutput(output, label, name="out")
+
+
+def samples(problem, n, seed=0):
+    """(x, y) pairs and start weights."""
+    rng = np.random.default_rng(seed)
+    data = list(zip(rng.normal(size=(n, oracle.FEATURES)), problem.targets(rng, n)))
+    weights = {name: rng.normal(size=shape) / 2 for name, shape in problem.shapes.items()}
+    return data, weights
+
+
+def nd(value, dtype=np.float64):
+    """An NDArray of this type."""
+    return mx.nd.array(value, dtype=dtype)
+
+
+def iterator(problem, data, batch_size, dtype=np.float64, **kwargs):
+    """An NDArrayIter over (x, y) pairs, without mxnet's silent cast to float32."""
+    x, y = np.array([x for x, _ in data]), np.array([y for _, y in data])
+    if problem.name in ("linear", "logistic"):
+        y = y.reshape(-1, 1)
+    return mx.io.NDArrayIter(nd(x, dtype), nd(y, dtype), batch_size, **kwargs)
+
+
+def ready(problem, weights, train, *, update_freq=2, devices=1, kvstore="local", optimizer="sgd",
+          optimizer_params=(("learning_rate", 0.25),), module=SVRGModule, dtype=np.float64, **kwargs):  # fmt: skip
+    """A module, bound, with these weights and an optimizer."""
+    if module is SVRGModule:
+        kwargs["update_freq"] = update_freq
+    made = module(symbol(problem), context=[mx.cpu(i) for i in range(devices)], **kwargs)
+    made.bind(train.provide_data, train.provide_label)
+    made.init_params(arg_params={name: nd(value, dtype) for name, value in weights.items()}, aux_params={})
+    made.init_optimizer(kvstore=kvstore, optimizer=optimizer, optimizer_params=optimizer_params)
+    return made
+
+
+def weights_of(module):
+    """The weights of a module, as NumPy arrays that later steps don't change."""
+    return {name: value.asnumpy().copy() for name, value in module.get_params()[0].items()}
+
+
+def train_steps(module, train, epochs, begin_epoch=0):
+    """The intermediate-level loop; yields the weights after every step."""
+    for epoch in range(begin_epoch, epochs):
+        if epoch % module.update_freq == 0:
+            module.update_full_grads(train)
+        train.reset()
+        for batch in train:
+            module.forward_backward(batch)
+            module.update()
+            yield weights_of(module)
+
+
+def assert_same(actual, expected, rtol=0.0, atol=0.0):
+    """Two dicts of arrays agree: in every bit, unless a tolerance is given."""
+    assert set(actual) == set(expected)
+    for name in expected:
+        np.testing.assert_allclose(actual[name], expected[name], rtol=rtol, atol=atol, err_msg=name)

@@ -1,0 +1,138 @@
+"""Every step of SVRGModule equals the NumPy oracle."""
+import itertools
+
+import mxnet as mx
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import assert_same, iterator, nd, ready, samples, train_steps
+from oracle import Adam, Optimizer
+
+PROBLEMS = {problem.name: problem for problem in oracle.PROBLEMS}
+
+# name -> (mxnet optimizer, its parameters, the NumPy copy). Numbers are powers of two: mxnet rounds them to float32.
+OPTIMIZERS = {
+    "sgd": ("sgd", {"learning_rate": 0.25}, lambda: Optimizer()),
+    "momentum": ("sgd", {"learning_rate": 0.125, "momentum": 0.5}, lambda: Optimizer(0.125, momentum=0.5)),
+    "wd": ("sgd", {"learning_rate": 0.25, "wd": 0.125}, lambda: Optimizer(wd=0.125)),
+    "clip": ("sgd", {"learning_rate": 0.25, "clip_gradient": 0.125}, lambda: Optimizer(clip=0.125)),
+    "adam": (
+        "adam",
+        {"learning_rate": 0.125, "beta1": Adam.beta1, "beta2": Adam.beta2, "epsilon": Adam.epsilon, "wd": 0.125},
+        lambda: Adam(0.125, wd=0.125),
+    ),
+    "lr_scheduler": (
+        "sgd",
+        lambda: {"learning_rate": 0.5, "lr_scheduler": mx.lr_scheduler.FactorScheduler(3, 0.5, base_lr=0.5)},
+        lambda: Optimizer(0.5, halve_every=3),
+    ),
+}
+# (devices, kvstore, MXNET_UPDATE_ON_KVSTORE); "object:" stands for a store made by the user.
+STORES = [
+    (1, None, 1), (1, "local", 1), (1, "object:local", 1), (1, "object:local", 0), (1, "object:device", 1),
+    (2, None, 1), (2, "local", 1), (2, "local", 0), (2, "device", 1), (2, "device", 0), (2, "object:local", 1),
+]  # fmt: skip
+TOLERANCE = {"float64": dict(rtol=1e-12, atol=1e-14), "float32": dict(rtol=1e-5, atol=1e-6)}
+
+
+def compare(problem, optimizer, *, n, batch_size, devices=1, store="local", update_freq=2, dtype="float64", epochs=3):
+    data, weights = samples(problem, n)
+    name, params, copy = OPTIMIZERS[optimizer]
+    params = params() if callable(params) else params
+    kvstore = mx.kv.create(store[len("object:") :]) if store and store.startswith("object:") else store
+    train = iterator(problem, data, batch_size, dtype)
+    module = ready(problem, weights, train, update_freq=update_freq, devices=devices, kvstore=kvstore,
+                   optimizer=name, optimizer_params=params, dtype=dtype)  # fmt: skip
+    expected = oracle.svrg(problem, weights, data, copy, batch_size=batch_size, epochs=epochs, update_freq=update_freq,
+                           devices=devices, synchronised=store is not None)  # fmt: skip
+    steps = 0
+    for actual, wanted in itertools.zip_longest(train_steps(module, train, epochs), expected):
+        assert_same(actual, wanted, **TOLERANCE[dtype])
+        steps += 1
+    assert steps == epochs * -(-n // batch_size)
+
+
+@pytest.mark.parametrize("problem", oracle.PROBLEMS, ids=repr)
+def test_the_gradients_of_the_oracle_equal_finite_differences(problem, rng):
+    data, weights = samples(problem, 1)
+    gradient = problem.gradient(weights, *data[0])
+    for name, value in weights.items():
+        for index in np.ndindex(value.shape):
+            shifted = [dict(weights), dict(weights)]
+            for copy, step in zip(shifted, (1e-6, -1e-6)):
+                copy[name] = value.copy()
+                copy[name][index] += step
+            difference = (problem.loss(shifted[0], *data[0]) - problem.loss(shifted[1], *data[0])) / 2e-6
+            np.testing.assert_allclose(gradient[name][index], difference, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("update_freq", [1, 2, 3])
+@pytest.mark.parametrize("n", [8, 10], ids=["even", "ragged"])
+@pytest.mark.parametrize("devices, store, update_on_kvstore", STORES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("problem", oracle.PROBLEMS, ids=repr)
+def test_every_step_equals_the_oracle(
+    problem, optimizer, devices, store, update_on_kvstore, n, update_freq, dtype, monkeypatch
+):
+    monkeypatch.setenv("MXNET_UPDATE_ON_KVSTORE", str(update_on_kvstore))
+    compare(problem, optimizer, n=n, batch_size=4, devices=devices, store=store, update_freq=update_freq, dtype=dtype)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    problem=st.sampled_from(oracle.PROBLEMS),
+    n=st.integers(1, 13),
+    batch_size=st.sampled_from([1, 2, 4, 8]),
+    devices=st.integers(1, 3),
+    update_freq=st.integers(1, 3),
+)
+def test_every_step_equals_the_oracle_for_any_shape(problem, n, batch_size, devices, update_freq):
+    if devices > batch_size:
+        devices = batch_size
+    compare(problem, "momentum", n=n, batch_size=batch_size, devices=devices, update_freq=update_freq, epochs=4)
+
+
+def test_fit_takes_the_same_steps_as_the_intermediate_loop():
+    problem = PROBLEMS["softmax"]
+    data, weights = samples(problem, 10)
+    train = iterator(problem, data, 4)
+    by_hand = ready(problem, weights, train, update_freq=2)
+    fitted = ready(problem, weights, train, update_freq=2)
+    seen = []
+    fitted.fit(
+        train, num_epoch=5, batch_end_callback=lambda _: seen.append(
+            {name: value.asnumpy() for name, value in fitted.get_params()[0].items()})
+    )  # fmt: skip
+    expected = list(train_steps(by_hand, train, 5))
+    assert len(seen) == len(expected) == 15
+    for actual, wanted in zip(seen, expected):
+        assert_same(actual, wanted)
+
+
+def test_param_dict_holds_the_full_gradient_for_the_rows_of_each_device():
+    problem = PROBLEMS["softmax"]
+    data, weights = samples(problem, 11)
+    train = iterator(problem, data, 8)
+    module = ready(problem, weights, train, devices=3)
+    module.update_full_grads(train)
+    mu = oracle.full_gradient(problem, weights, data)
+    for on_device, rows in zip(module._param_dict, [3, 3, 2]):
+        assert_same({name: value.asnumpy() for name, value in on_device.items()},
+                    {name: rows * value for name, value in mu.items()}, rtol=1e-12, atol=1e-14)  # fmt: skip
+
+
+def test_the_extra_keys_of_the_store_hold_the_mean_full_gradient():
+    problem = PROBLEMS["softmax"]
+    data, weights = samples(problem, 10)
+    train = iterator(problem, data, 4)
+    store = mx.kv.create("local")
+    module = ready(problem, weights, train, devices=2, kvstore=store)
+    module.update_full_grads(train)
+    mu = oracle.full_gradient(problem, weights, data)
+    for name, value in mu.items():
+        stored = nd(np.zeros(value.shape))
+        store.pull(name + "_full", out=stored)
+        np.testing.assert_allclose(stored.asnumpy(), value, rtol=1e-12, atol=1e-14)
