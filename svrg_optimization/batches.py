@@ -22,7 +22,12 @@ def batch_axes(descriptions: Sequence[Any]) -> List[int]:
 
 def take_rows(arrays: Sequence[Any], axes: Sequence[int], rows: Any) -> List[Any]:
     """The given rows, a slice or a list of numbers, of each array along its batch axis."""
-    return [_take(array, axis, rows) for array, axis in zip(arrays, axes)]
+    return [_take(array, axis, rows) for array, axis in zip(arrays, _for_each(arrays, axes))]
+
+
+def _for_each(arrays: Sequence[Any], axes: Sequence[int]) -> List[int]:
+    # Labels that the module isn't bound to, but a head gradient may want, lie along axis 0.
+    return list(axes) + [0] * (len(arrays) - len(axes))
 
 
 def _take(array: Any, axis: int, rows: Any) -> Any:
@@ -39,7 +44,7 @@ def _joined(per_device: Sequence[Sequence[Any]], axes: Sequence[int]) -> List[An
     """The arrays of several devices' batches, joined along the batch axis."""
     return [
         parts[0] if axis < 0 or len(parts) == 1 else mx.nd.concat(*parts, dim=axis)
-        for parts, axis in zip(zip(*per_device), axes)
+        for parts, axis in zip(zip(*per_device), _for_each(per_device[0], axes))
     ]
 
 

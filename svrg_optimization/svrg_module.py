@@ -12,7 +12,7 @@ from mxnet.model import BatchEndParam
 from mxnet.module import Module
 
 from . import call_order, checkpoint, checks, full_gradient, mxnet_internals
-from .batches import TrueRows, batch_axes, restart, row_count
+from .batches import Rows, TrueRows, batch_axes, restart, row_count
 from .full_gradient import BatchGradient, OnDevices
 from .keys import check_parameter_names, full_gradient_key
 from .random_draws import DrawStream, draws_random_numbers
@@ -446,7 +446,9 @@ class SVRGModule(Module):
             self._check_shapes(batch, nbatch)
             for part in true_rows.of(batch):
                 self._copy_states()
-                module.forward(part, is_train=True)
+                # Module can't be reshaped with labels that it isn't bound to; the head gradients may still want them.
+                inputs = part if self.label_shapes or not isinstance(part, Rows) else part._replace(label=[])
+                module.forward(inputs, is_train=True)
                 module.backward(_heads(module, out_grads, part))
                 rows = self._batch_gradient.rows_in_sum(mxnet_internals.rows_on_devices(module))
                 weight = getattr(part, "weight", 1)
