@@ -15,7 +15,7 @@ _REMEDY = {
 _BOUND = ("binded",)
 _READY = ("binded", "params_initialized")
 _TRAINING = _READY + ("for_training",)
-_OPTIMIZED = _READY + ("optimizer_initialized",)
+_OPTIMIZED = _TRAINING + ("optimizer_initialized",)
 
 NEEDS: Dict[str, Tuple[str, ...]] = {
     "data_shapes": _BOUND,
@@ -38,7 +38,7 @@ NEEDS: Dict[str, Tuple[str, ...]] = {
     "predict": _READY,
     "iter_predict": _READY,
     "update": _OPTIMIZED,
-    "update_full_grads": _TRAINING + ("optimizer_initialized",),
+    "update_full_grads": _OPTIMIZED,
     "save_checkpoint": ("params_initialized",),
     "save_params": ("params_initialized",),
     "save_optimizer_states": ("optimizer_initialized",),

@@ -56,6 +56,14 @@ def optimizer(module: Any) -> Any:
     return module._optimizer
 
 
+def take_weights_of_first_device(module: Any) -> None:
+    """Set the module's own copy of its dense weights to what the first device holds."""
+    group = module._exec_group
+    for name, on_devices in zip(group.param_names, group.param_arrays):
+        if on_devices[0].stype == "default":
+            on_devices[0].copyto(module._arg_params[name])
+
+
 def preload(module: Any, arg_params: Any, aux_params: Any, states_file: Any) -> None:
     """Give an unbound module weights, and the file of optimizer states to read once it has an optimizer.
 

@@ -212,6 +212,14 @@ class SVRGModule(Module):
         self._mod_aux._reset_bind()
         self._corrected_batch = None
 
+    def _sync_params_from_devices(self) -> None:
+        # Module calls this to update its own copy of the weights, with the mean over the devices. With a KVStore
+        # they all hold the same weights, but the mean of three or more equal numbers is rounded: a checkpoint
+        # would not be what training goes on with.
+        super()._sync_params_from_devices()
+        if mxnet_internals.kvstore(self) is not None and len(mxnet_internals.contexts(self)) > 2:
+            mxnet_internals.take_weights_of_first_device(self)
+
     def init_params(
         self,
         initializer: Any = mx.init.Uniform(0.01),
@@ -229,7 +237,9 @@ class SVRGModule(Module):
             The module isn't bound.
         """
         if not self.binded and (force_init or not self.params_initialized):
-            raise RuntimeError("init_params() was called too early: call bind(data_shapes, label_shapes) first")
+            raise RuntimeError(
+                "init_params() or set_params() was called too early: call bind(data_shapes, label_shapes) first"
+            )
         super().init_params(initializer, arg_params, aux_params, allow_missing, force_init, allow_extra)
 
     def init_optimizer(

@@ -535,6 +535,7 @@ def test_an_instance_with_another_rescale_grad_is_mentioned():
     data, weights = samples(SOFTMAX, 8)
     optimizer = mx.optimizer.SGD(learning_rate=0.25)
     with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         module = ready(SOFTMAX, weights, iterator(SOFTMAX, data, 4), optimizer=optimizer)
     assert any("has rescale_grad=1.0, but 1 / (batch size * workers) is 0.25" in str(w.message) for w in caught)
     assert module._optimizer.default_opt is optimizer
