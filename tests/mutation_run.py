@@ -1,0 +1,159 @@
+"""Seed each defect of the design notes' traps into a copy of the package, and see the named test fail.
+
+    python tests/mutation_run.py [word ...]     only the defects whose description has one of the words
+
+A test that passes on its defect proves nothing; this exits 1 if there is one.
+"""
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+TESTS = pathlib.Path(__file__).resolve().parent
+PACKAGE = TESTS.parent / "svrg_optimization"
+
+# (what goes wrong, file, text, replacement, test that must fail)
+DEFECTS = [
+    ("full gradients recognised by substring", "keys.py",
+     "return key.endswith(SUFFIX) and key[: -len(SUFFIX)] in parameters", 'return "full" in key',
+     "test_traps.py::test_weights_named_fullyconnected_become_nan"),
+    ("a parameter x_full beside x is accepted", "svrg_module.py",
+     "        check_parameter_names(mxnet_internals.parameter_names(self))\n", "",
+     "test_traps.py::test_parameter_named_like_the_full_gradient_of_another_is_mistaken_for_it"),
+    ("the old full gradient isn't zeroed", "svrg_module.py",
+     "totals = full_gradient.zeros_like(mxnet_internals.gradients(module))",
+     "totals = [dict(d) for d in self._param_dict] if self._snapshot.taken else "
+     "full_gradient.zeros_like(mxnet_internals.gradients(module))",
+     "test_traps.py::test_full_gradient_remembers_the_last_snapshot"),
+    ("padded rows are summed", "batches.py", "if not any(padding(part) for part in parts):", "if True:",
+     "test_traps.py::test_padded_rows_are_counted_in_the_full_gradient"),
+    ("padded rows are counted in n", "batches.py",
+     "sum(row_count(part.data, self._data_axes) - padding(part) for part in parts)",
+     "sum(row_count(part.data, self._data_axes) for part in parts)",
+     "test_traps.py::test_padded_rows_are_counted_in_the_full_gradient"),
+    ("the zero-filled extra keys are pulled into the weights", "svrg_module.py",
+     "            store.init([full_gradient_key(name) for name in zeros], list(zeros.values()))\n",
+     "            store.init([full_gradient_key(name) for name in zeros], list(zeros.values()))\n"
+     "            for name, arrays in zip(self._exec_group.param_names, self._exec_group.param_arrays):\n"
+     "                store.pull(full_gradient_key(name), out=arrays)\n",
+     "test_traps.py::test_init_optimizer_zeroes_the_weights_when_the_store_updates_them"),
+    ("a distributed store is created", "checks.py", 'if "dist" in kind:', "if False:",
+     "test_traps.py::test_a_distributed_store_hangs_for_ever"),
+    ("fixed parameters have a full gradient", "mxnet_internals.py",
+     "        if on_devices[0] is not None\n", "",
+     "test_traps.py::test_fixed_parameters_crash"),
+    ("the full gradient is always float32", "estimator.py",
+     "return np.float64 if np.dtype(dtype) == np.float64 else np.float32", "return np.float32",
+     "test_traps.py::test_float64_crashes_or_is_computed_in_float32"),
+    ("row_sparse gradients are taken for their stored rows", "estimator.py", 'gradient.tostype("default")', "gradient.data",
+     "test_traps.py::test_row_sparse_parameters_crash"),
+    ("is_train=None means False", "svrg_module.py", "(self.for_training if is_train is None else is_train)", "is_train",
+     "test_traps.py::test_forward_without_is_train_leaves_the_gradients_of_the_snapshot_stale"),
+    ("the wrapper keeps attributes of its own", "svrg_optimizer.py",
+     "            setattr(self.default_opt, name, value)", "            object.__setattr__(self, name, value)",
+     "test_traps.py::test_lr_scheduler_set_later_does_not_reach_the_optimizer"),
+    ("set_learning_rate isn't passed on", "svrg_optimizer.py", "        self.default_opt.set_learning_rate(lr)", "        pass",
+     "test_traps.py::test_set_learning_rate_does_not_reach_the_optimizer"),
+    ("set_lr_mult isn't passed on", "svrg_optimizer.py", "        self.default_opt.set_lr_mult(args_lr_mult)", "        pass",
+     "test_traps.py::test_multipliers_do_not_reach_the_optimizer"),
+    ("set_wd_mult isn't passed on", "svrg_optimizer.py", "        self.default_opt.set_wd_mult(args_wd_mult)", "        pass",
+     "test_traps.py::test_multipliers_do_not_reach_the_optimizer"),
+    ("multipliers of the symbol are dropped", "svrg_optimizer.py", "(**kwargs)\n        elif", '(**{**kwargs, "sym": None})\n        elif',
+     "test_traps.py::test_multipliers_do_not_reach_the_optimizer"),
+    ("the snapshot shares the live weights", "svrg_module.py",
+     "force_rebind=True, shared_module=shared_snapshot, grad_req", "force_rebind=True, shared_module=shared_module, grad_req",
+     "test_traps.py::test_sharing_with_a_plain_module_makes_the_snapshot_follow_the_weights"),
+    ("sharers don't share the snapshot", "svrg_module.py", "            self._snapshot = shared_module._snapshot\n", "",
+     "test_traps.py::test_shared_module_makes_the_snapshot_follow_the_weights"),
+    ("update_freq=True is accepted", "checks.py", "isinstance(value, bool) or ", "",
+     "test_traps.py::test_update_freq_that_is_no_positive_integer_is_accepted"),
+    ("the snapshot draws its own masks", "svrg_module.py", "        self._draws.repeat()\n", "",
+     "test_traps.py::test_dropout_draws_other_masks_at_the_snapshot"),
+    ("every step draws the same masks", "random_draws.py", "        self.position[1] += 1\n", "",
+     "test_traps.py::test_dropout_draws_other_masks_at_the_snapshot"),
+    ("load makes a plain Module", "svrg_module.py", "module = cls(symbol, **kwargs)",
+     "kwargs.pop('update_freq', None); module = Module(symbol, **kwargs)",
+     "test_checkpoint.py::test_load_returns_a_plain_module_and_no_state_is_saved"),
+    ("the snapshot's weights aren't saved", "checkpoint.py", '("snapshot", state.snapshot), ', "",
+     "test_checkpoint.py::test_load_returns_a_plain_module_and_no_state_is_saved"),
+    ("the optimizer's position isn't restored", "svrg_module.py",
+     "            checkpoint.restore_position(users_optimizer, self._restoring)\n", "",
+     "test_checkpoint.py::test_resumed_training_is_the_uninterrupted_one_bit_for_bit"),
+    ("the draws aren't restored", "svrg_module.py", "        self._draws.position = list(state.draws)\n", "",
+     "test_checkpoint.py::test_resumed_with_the_very_dropout_masks_of_the_uninterrupted_run"),
+    ("companions are renamed before the commit", "checkpoint.py", "        os.replace(files.svrg + _NEW, files.svrg)\n",
+     "        for path in companions.values():\n            os.replace(path + _NEW, path)\n"
+     "        os.replace(files.svrg + _NEW, files.svrg)\n        companions = {}\n",
+     "test_checkpoint.py::test_a_kill_while_saving_leaves_the_old_or_the_new_checkpoint_whole"),
+    ("interrupted renames aren't finished", "checkpoint.py", "                os.replace(path + _NEW, path)\n\n", "                pass\n\n",
+     "test_checkpoint.py::test_a_kill_while_saving_leaves_the_old_or_the_new_checkpoint_whole"),
+    ("the full gradient is per batch, not for the device's rows", "full_gradient.py",
+     "return [1] * len(rows) if self.is_mean else list(rows)", "return [1] * len(rows) if self.is_mean else [sum(rows)] * len(rows)",
+     "test_oracle.py::test_param_dict_holds_the_full_gradient_for_the_rows_of_each_device"),
+    ("a smaller batch adds a full batch's full gradient", "snapshot.py", "[now / then for now, then in zip(rows, self.rows)]",
+     "[1 for _ in rows]", "test_module_api.py::test_a_batch_of_another_size_adds_its_own_number_of_rows"),
+    ("means are summed as if they were sums", "full_gradient.py", "return list(rows) if self.is_mean else [1] * len(rows)",
+     "return [1] * len(rows)", "test_module_api.py::test_output_layers_that_average_train_like_those_that_sum"),
+    ("the snapshot is not restored after an error", "svrg_module.py", "                module.set_params(*before)\n", "                pass\n",
+     "test_errors.py::test_a_failed_full_pass_keeps_the_old_snapshot"),
+    ("NaN in a full gradient goes unnoticed", "svrg_module.py", "        if broken:\n", "        if False:\n",
+     "test_errors.py::test_a_failed_full_pass_keeps_the_old_snapshot"),
+    ("the sign of the control variate", "estimator.py", "        gradient -= snapshot_gradient\n        gradient += full_gradient\n",
+     "        gradient += snapshot_gradient\n        gradient -= full_gradient\n",
+     "test_oracle.py::test_fit_takes_the_same_steps_as_the_intermediate_loop test_convergence.py"),
+    ("evaluation runs the snapshot", "svrg_module.py", "corrected = self._snapshot.taken and", "corrected = self._snapshot.taken or",
+     "test_module_api.py::test_evaluation_does_not_pay_for_the_snapshot"),
+]  # fmt: skip
+
+
+def pytest(tests, package_parent):
+    """Run tests against the package below `package_parent`; return pytest's exit code and output."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-c", str(TESTS.parent / "pyproject.toml"), "-p", "no:xdist"]
+    done = subprocess.run(
+        command + [str(TESTS / test) for test in tests.split()],
+        cwd=package_parent, env=dict(os.environ, PYTHONPATH=str(package_parent)),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    return done.returncode, done.stdout
+
+
+def seeded(defect):
+    """Whether the named test fails on the defect; a message if not."""
+    name, file, text, replacement, tests = defect
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder) / PACKAGE.name
+        shutil.copytree(PACKAGE, copy)
+        source = (copy / file).read_text("utf-8")
+        if source.count(text) != 1:
+            return "the text to change is {} times in {}".format(source.count(text), file)
+        (copy / file).write_text(source.replace(text, replacement), "utf-8")
+        code, output = pytest(tests, folder)
+    if code == 0:
+        return "NOT CAUGHT by " + tests
+    return "" if code == 1 else "pytest broke:\n" + output[-2000:]
+
+
+def main():
+    """Run all; return the number of defects that no test caught."""
+    words = sys.argv[1:]
+    chosen = [d for d in DEFECTS if not words or any(word in d[0] for word in words)]
+    started = time.time()
+    code, output = pytest(" ".join(sorted({test for defect in chosen for test in defect[4].split()})), TESTS.parent)
+    if code:
+        print(output[-3000:], "\nThe tests must pass before a defect is seeded.")
+        return 1
+    trouble = 0
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for defect, message in zip(chosen, pool.map(seeded, chosen)):
+            trouble += bool(message)
+            print("{:<6} {}  {}".format("ok" if not message else "WRONG", defect[0], message), flush=True)
+    print("{} defects, {} not caught, {:.0f} s".format(len(chosen), trouble, time.time() - started))
+    return trouble
+
+
+if __name__ == "__main__":
+    sys.exit(1 if main() else 0)
