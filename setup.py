@@ -1,4 +1,5 @@
 """Metadata of svrg_optimization."""
+
 import pathlib
 import re
 
@@ -7,8 +8,8 @@ from setuptools import setup
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.*)"', (HERE / "svrg_optimization" / "__init__.py").read_text("utf-8"))
 
-TEST = ["pytest>=7.4", "pytest-xdist>=3.3", "hypothesis>=6.80", "scikit-learn>=1.0"]
 EXAMPLES = ["scikit-learn>=1.0", "matplotlib>=3.5"]
+TEST = ["pytest>=7.4", "pytest-xdist>=3.3", "hypothesis>=6.80", *EXAMPLES]  # which are tested too
 DOCS = ["sphinx>=7.0", "numpydoc>=1.5", "myst-parser>=2.0"]
 
 setup(
@@ -20,18 +21,21 @@ setup(
     license="Apache-2.0",
     packages=["svrg_optimization"],
     package_data={"svrg_optimization": ["py.typed"]},
-    # mxnet 1.9.1 uses numpy.bool, which NumPy 1.24 removed, and NumPy 1.23 was never built for Python 3.12.
+    # mxnet 1.9.1 uses numpy.bool, which NumPy 1.24 removed, and NumPy 1.23 was never built for Python 3.12. mxnet itself
+    # asks for any NumPy below 2: without our bound, pip installs one with which `import mxnet` fails.
     python_requires=">=3.8,<3.12",
     install_requires=["mxnet>=1.9.1,<2", "numpy>=1.17,<1.24"],
     extras_require={
         "test": TEST,
         "examples": EXAMPLES,
         "docs": DOCS,
-        "dev": sorted({*TEST, *EXAMPLES, *DOCS, "build>=1.0", "ruff>=0.4", "mypy>=1.8"}),
+        "dev": [*TEST, *DOCS, "ruff>=0.4", "mypy>=1.8"],
     },
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
-        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.8",
+        "Programming Language :: Python :: 3.9",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",
     ],

@@ -1,0 +1,43 @@
+# `make test` and `make demo` need nothing but make and a Python: see tools/install.sh.
+# Choose a Python with PYTHON=/path/to/python3.9, and pytest's or the demo's arguments with ARGS='-k checkpoint'.
+
+PYTHON ?=
+ARGS ?=
+export PYTHON
+
+INSTALL = @sh tools/install.sh
+RUN = @.venv/bin/python
+
+.NOTPARALLEL:
+.PHONY: help demo test lint types docs mutation clean
+
+help:  ## what there is to make
+	@sed -n 's/^\([a-z]*\): *## */\1: /p' Makefile
+
+demo:  ## the example: SVRG against SGD, with a picture
+	$(INSTALL) examples
+	$(RUN) examples/logistic_regression.py $(ARGS)
+
+test:  ## all tests, on the installed wheel
+	$(INSTALL) test
+	@sh tools/run_tests.sh $(ARGS)
+
+lint:  ## ruff
+	$(INSTALL) dev
+	$(RUN) -m ruff check .
+
+types:  ## mypy
+	$(INSTALL) dev
+	$(RUN) -m mypy
+
+docs:  ## the documentation, in docs/_build/html; a warning is an error
+	$(INSTALL) docs
+	$(RUN) -m sphinx -W --keep-going -q docs docs/_build/html
+
+mutation:  ## seeds defects, and sees a test fail for each
+	$(INSTALL) test
+	$(RUN) tests/mutation_run.py $(ARGS)
+
+clean:  ## removes all that make has made
+	rm -rf .venv build *.egg-info docs/_build docs/api .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,206 @@
+"""What is installed, what importing it takes, and what the tools say on a machine that lacks something."""
+import os
+import pathlib
+import re
+import subprocess
+import sys
+from importlib import metadata
+
+import numpy as np
+import pytest
+
+import svrg_optimization
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+INSTALLED = metadata.distribution("svrg-optimization")
+PACKAGE = pathlib.Path(svrg_optimization.__file__).parent
+
+
+# ------------------------------------------------------------------------------------------------------- the wheel
+
+
+def test_the_tests_run_on_the_wheel():
+    assert pathlib.Path(INSTALLED.locate_file("svrg_optimization")) == PACKAGE, "run the tests by `make test`"
+    assert ROOT / "svrg_optimization" != PACKAGE
+
+
+def test_the_wheel_has_all_of_the_package_and_nothing_else():
+    sources = {path.name for path in (ROOT / "svrg_optimization").iterdir() if path.is_file()}
+    files = [file for file in INSTALLED.files if file.suffix != ".pyc"]
+    assert {file.name for file in files if file.parts[0] == "svrg_optimization"} == sources
+    assert {"__init__.py", "svrg_module.py", "svrg_optimizer.py", "py.typed"} < sources
+    assert {re.sub(r"-.*", "", file.parts[0]) for file in files} == {"svrg_optimization"}
+
+
+def test_one_version():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", svrg_optimization.__version__)
+    assert INSTALLED.version == svrg_optimization.__version__
+
+
+def test_the_metadata_bounds_what_mxnet_needs_and_does_not_ask_for():
+    # Of "name<bound,>=bound ; extra == 'x'", in whatever order the building setuptools wrote it.
+    needs = {re.match(r"[\w-]+", line).group(): set(re.findall(r"[<>=]+[\d.]+", line)) for line in INSTALLED.requires
+             if "extra" not in line}  # fmt: skip
+    assert needs == {"mxnet": {">=1.9.1", "<2"}, "numpy": {">=1.17", "<1.24"}}
+    assert set(re.findall(r"[<>=]+[\d.]+", INSTALLED.metadata["Requires-Python"])) == {">=3.8", "<3.12"}
+    assert set(INSTALLED.metadata.get_all("Provides-Extra")) == {"test", "docs", "examples", "dev"}
+    assert tuple(map(int, np.__version__.split(".")[:2])) < (1, 24)
+
+
+# ---------------------------------------------------------------------------------------------------- the imports
+
+
+def run(*command, **environment):
+    """Run a command to its end: (exit code, standard output, standard error). None unsets a variable."""
+    env = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
+    done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def stub(folder, **modules):
+    """A stand-in for mxnet, to be found first: PYTHONPATH for a process that shall have it."""
+    (folder / "mxnet").mkdir()
+    for name, text in modules.items():
+        (folder / "mxnet" / (name + ".py")).write_text(text, "utf-8")
+    return str(folder)
+
+
+# What there is of mxnet when a parameter server unpickles the optimizer: mxnet.optimizer, and no mx.nd, no mx.module.
+HALF_LOADED = """
+class Optimizer:
+    opt_registry = {}
+
+    def __init__(self, **settings):
+        self.__dict__.update(settings)
+
+class SGD(Optimizer):
+    pass
+
+def register(optimizer):
+    Optimizer.opt_registry[optimizer.__name__.lower()] = optimizer
+    return optimizer
+"""
+
+
+def test_importing_the_package_does_not_import_mxnet():
+    code = "import sys, svrg_optimization; dir(svrg_optimization); print('mxnet' in sys.modules)"
+    assert run(sys.executable, "-c", code) == (0, "False\n", "")
+
+
+@pytest.mark.parametrize("how", ["from svrg_optimization import _SVRGOptimizer",
+                                 "from svrg_optimization.svrg_optimizer import _SVRGOptimizer"])  # fmt: skip
+def test_the_optimizer_is_unpickled_where_mxnet_is_half_loaded(tmp_path, how):
+    path = stub(tmp_path, __init__="", optimizer=HALF_LOADED)
+    code = how + "\n" + (
+        "import pickle, sys, mxnet.optimizer\n"
+        "optimizer = _SVRGOptimizer(mxnet.optimizer.SGD(rescale_grad=1, idx2name={0: 'w'}, lr=0.5))\n"
+        "print(pickle.loads(pickle.dumps(optimizer)).lr)\n"
+        "print(sorted(name for name in sys.modules if name.startswith('mxnet')))"
+    )
+    assert run(sys.executable, "-c", code, PYTHONPATH=path) == (0, "0.5\n['mxnet', 'mxnet.optimizer']\n", "")
+
+
+@pytest.mark.parametrize("library, package", [("libgomp.so.1", "libgomp1"), ("libquadmath.so.0", "libquadmath0")])
+def test_a_missing_system_library_is_named_with_its_remedy(tmp_path, library, package):
+    message = library + ": cannot open shared object file: No such file or directory"
+    path = stub(tmp_path, __init__="raise OSError({!r})".format(message))
+    code, out, err = run(sys.executable, str(ROOT / "tools" / "check_import.py"), PYTHONPATH=path)
+    assert (code, out) == (1, "")
+    # The message alone, not a traceback that hides it.
+    assert err.startswith("mxnet can't be imported: {}. ".format(message))
+    assert "apt-get install {} ".format(package) in err
+    assert err.count("\n") == 1
+
+
+def test_any_other_trouble_of_the_loader_is_left_as_it_is(tmp_path):
+    path = stub(tmp_path, __init__="raise OSError('libmxnet.so: file too short')")
+    code, _, err = run(sys.executable, "-c", "import svrg_optimization.svrg_module", PYTHONPATH=path)
+    assert code == 1
+    assert err.endswith("OSError: libmxnet.so: file too short\n")
+
+
+# --------------------------------------------------------------------------------------------------- find_python.sh
+
+# Each stands for an interpreter found on the PATH: the Python of these tests, made to look like another.
+GOOD = ""
+NO_PYTHON = None
+NO_ENSUREPIP = "import sys; sys.modules['ensurepip'] = None; "
+NO_VENV = "import sys; sys.modules['venv'] = None; "
+
+
+def version(*numbers):
+    return "import sys; sys.version_info = {}; ".format((*numbers, 0))
+
+
+@pytest.fixture
+def find_python(tmp_path):
+    """Run find_python.sh where the PATH has these interpreters and nothing else."""
+
+    def find(interpreters, asked_for=None):
+        for name, pretence in interpreters.items():
+            path = tmp_path / name
+            if pretence is NO_PYTHON:
+                text = "#!/bin/sh\necho no version of Python is chosen >&2\nexit 127\n"
+            else:
+                text = '#!/bin/sh\nexec "{}" -c "{}$2"\n'.format(sys.executable, pretence)
+            path.write_text(text, "utf-8")
+            path.chmod(0o755)
+        script = str(ROOT / "tools" / "find_python.sh")
+        return run("/bin/sh", script, PATH=str(tmp_path), PYTHON=asked_for)
+
+    return find
+
+
+FOUND = (0, os.path.realpath(sys.executable) + "\n", "")
+
+
+@pytest.mark.parametrize(
+    "interpreters",
+    [
+        {"python3.11": GOOD},
+        {"python3.8": version(3, 8)},
+        {"python3": version(3, 10)},
+        {"python": GOOD},
+        {"python3.11": NO_PYTHON, "python3.10": NO_PYTHON, "python3.9": GOOD},
+        {"python3.11": NO_ENSUREPIP, "python3": GOOD},
+        {"python3": version(3, 12), "python": GOOD},
+    ],
+)
+def test_a_fitting_python_is_found(find_python, interpreters):
+    assert find_python(interpreters) == FOUND
+
+
+@pytest.mark.parametrize(
+    "interpreters, reason",
+    [
+        ({}, "none of python3.11 "),
+        ({"python3": version(3, 12)}, "python3: Python 3.12, which does not fit"),
+        ({"python3": version(3, 7)}, "python3: Python 3.7, which does not fit"),
+        ({"python": version(2, 7)}, "python: Python 2.7, which does not fit"),
+        ({"python3": version(3, 11) + NO_ENSUREPIP}, "apt-get install python3.11-venv"),
+        ({"python3": version(3, 9) + NO_VENV}, "apt-get install python3.9-venv"),
+        ({"python3.10": NO_PYTHON}, "python3.10: no version of Python is chosen"),
+    ],
+)
+def test_no_fitting_python_is_said_with_what_was_found(find_python, interpreters, reason):
+    code, out, err = find_python(interpreters)
+    assert (code, out) == (1, "")
+    assert err.startswith("No fitting Python: Python 3.8, 3.9, 3.10 or 3.11 is needed")
+    assert reason in err
+    assert "apt-get install python3 python3-venv" in err
+
+
+def test_the_newest_python_is_taken(find_python):
+    code, out, _ = find_python({"python3.11": "print('newest'); ", "python3.8": GOOD, "python3": GOOD})
+    assert (code, out.splitlines()[0]) == (0, "newest")
+
+
+def test_python_asked_for_is_taken_or_refused_but_never_replaced(find_python):
+    interpreters = {"python3.11": NO_PYTHON, "python3": GOOD, "mine": GOOD, "new": version(3, 13)}
+    assert find_python(interpreters, asked_for="mine") == FOUND
+    code, _, err = find_python(interpreters, asked_for="new")
+    assert code == 1
+    assert "new: Python 3.13, which does not fit" in err
+    code, _, err = find_python(interpreters, asked_for="/no/such/python")
+    assert code == 1
+    assert "none of /no/such/python" in err
