@@ -1,4 +1,5 @@
 """The batches of a data iterator, reduced to their true rows: what the iterator padded does not count."""
+import contextlib
 from typing import Any, Iterator, List, NamedTuple, Sequence
 
 import mxnet as mx
@@ -65,14 +66,14 @@ class TrueRows:
     ----------
     data_axes, label_axes : list of int
         Batch axis of each data and label array, from `batch_axes`.
-    fits : callable
-        Tells whether the network can be reshaped to these data and label arrays.
+    shrink : callable
+        Tells whether the network should be given a batch of these true rows only.
     """
 
-    def __init__(self, data_axes: Sequence[int], label_axes: Sequence[int], fits: Any) -> None:
+    def __init__(self, data_axes: Sequence[int], label_axes: Sequence[int], shrink: Any) -> None:
         self._data_axes = data_axes
         self._label_axes = label_axes
-        self._fits = fits
+        self._shrink = shrink
 
     def count(self, batch: Any) -> int:
         """The number of true rows of a batch, or of a list of batches, one for each device."""
@@ -94,11 +95,12 @@ class TrueRows:
             _joined([part.label for part in true], self._label_axes),
             1.0,
         )
-        if self._fits(rows):
+        if self._shrink(rows):
             yield rows
             return
-        # The network takes one batch size only (or has more devices than rows). Fill the batch up with its first
-        # row, and take the surplus away: a batch of that row alone, times (rows filled in) / (rows of a batch).
+        # Fill the batch up with its first row, and take the surplus away: a batch of that row alone, times (rows
+        # filled in) / (rows of a batch). The batch keeps its size, so this is right for a loss that averages by
+        # itself too, for a network that takes one batch size only, and for more devices than rows.
         present = self.count(batch)
         size = present + sum(padding(part) for part in parts)
         filling = size - present
@@ -117,9 +119,30 @@ class TrueRows:
         )
 
 
-def restart(data: Any) -> None:
-    """Put an iterator at the start of its data, dropping what a 'roll_over' iterator kept from its last epoch."""
+@contextlib.contextmanager
+def whole_data(data: Any) -> Iterator[None]:
+    """Let an iterator go through all of its data once, from the start; leave it at the start.
+
+    An NDArrayIter that discards the rows of its last batch, or keeps them for the next epoch, pads them meanwhile.
+    """
+    handling = getattr(data, "last_batch_handle", "pad")
+    pads = handling != "pad" and all(array.stype == "default" for _, array in data.data)
+    if pads:
+        data.last_batch_handle = "pad"
+    _restart(data)
+    try:
+        yield
+    finally:
+        if pads:
+            data.last_batch_handle = handling
+        _restart(data)
+
+
+def _restart(data: Any) -> None:
     for method in ("hard_reset", "reset"):
         if hasattr(data, method):
             getattr(data, method)()
-            return
+            break
+    if isinstance(data, mx.io.MXDataIter):
+        # After an epoch that was padded with rows from the start, mxnet's own readers begin behind those rows, once.
+        data.reset()

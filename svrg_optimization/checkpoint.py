@@ -2,7 +2,7 @@
 
 ``prefix-symbol.json``, ``prefix-0001.params`` and ``prefix-0001.states`` are Module's own. ``prefix-0001.svrg``, in
 mxnet's NDArray format, holds the snapshot, the full gradient, where in the schedule training is, and the
-checksums of the two files that belong with it.
+checksums of the files that belong with it.
 
 A save writes every file under a name of its own (``.new``) first. Renaming the ``.svrg`` file is the commit: before
 it the old checkpoint is whole; after it the new one is, because a loader that finds a file whose checksum isn't the
@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
+from mxnet.base import MXNetError
 
 from .mxnet_internals import update_counts
 
@@ -33,12 +34,13 @@ class Paths(NamedTuple):
     svrg: str
 
 
-def paths(prefix: str, epoch: int) -> Paths:
+def paths(prefix: Any, epoch: int) -> Paths:
     """The files of a checkpoint.
 
     >>> paths('model', 3).svrg
     'model-0003.svrg'
     """
+    prefix = os.fspath(prefix)
     stem = "{}-{:04d}".format(prefix, epoch)
     return Paths(prefix + "-symbol.json", stem + ".params", stem + ".states", stem + ".svrg")
 
@@ -158,9 +160,10 @@ def save(
     write_states: Optional[Callable[[str], None]] = None, state: Optional[State] = None,
 ) -> None:  # fmt: skip
     """Write a checkpoint; with `write_states` and `state`, one that training can go on from."""
+    # A save of this name may have been killed between its commit and its renames: what it left is the checkpoint.
+    finish_interrupted_save(files)
+    companions = {"symbol": files.symbol, "params": files.params}
     _write(files.symbol, write_symbol)
-    os.replace(files.symbol + _NEW, files.symbol)
-    companions = {"params": files.params}
     _write(files.params, write_params)
     if write_states is not None and state is not None:
         companions["states"] = files.states
@@ -178,11 +181,14 @@ def save(
 
 def finish_interrupted_save(files: Paths) -> None:
     """Do the renames that a save was killed before, once it had committed."""
-    if os.path.exists(files.svrg):
-        for kind, digest in decode(mx.nd.load(files.svrg))[1].items():
-            path = getattr(files, kind)
-            if not _is(path, digest) and _is(path + _NEW, digest):
-                os.replace(path + _NEW, path)
+    try:
+        _, checksums = _read(files.svrg)
+    except (FileNotFoundError, ValueError):
+        return
+    for kind, digest in checksums.items():
+        path = getattr(files, kind)
+        if not _is(path, digest) and _is(path + _NEW, digest):
+            os.replace(path + _NEW, path)
 
 
 def load(files: Paths) -> Optional[State]:
@@ -191,11 +197,12 @@ def load(files: Paths) -> Optional[State]:
     Raises
     ------
     ValueError
-        A companion file isn't the one that was saved with the ``.svrg`` file.
+        The ``.svrg`` file is damaged, or a companion file isn't the one that was saved with it.
     """
-    if not os.path.exists(files.svrg):
+    try:
+        state, checksums = _read(files.svrg)
+    except FileNotFoundError:
         return None
-    state, checksums = decode(mx.nd.load(files.svrg))
     for kind, digest in checksums.items():
         path = getattr(files, kind)
         if not _is(path, digest):
@@ -204,6 +211,18 @@ def load(files: Paths) -> Optional[State]:
                 "file to begin with a new snapshot".format(path, files.svrg)
             )
     return state
+
+
+def _read(path: str) -> Tuple[State, Dict[str, bytes]]:
+    if not os.path.exists(path):
+        raise FileNotFoundError(path)
+    try:
+        return decode(mx.nd.load(path))
+    except (MXNetError, ValueError, AttributeError) as error:
+        raise ValueError(
+            "{} can't be read ({}); load with load_optimizer_states=False, or delete it to begin with a new "
+            "snapshot".format(path, str(error).strip().split("\n")[-1])
+        ) from error
 
 
 def _is(path: str, digest: bytes) -> bool:

@@ -38,6 +38,8 @@ def compression(params: Optional[Mapping[str, Any]]) -> None:
 def work_load(work_load_list: Optional[Sequence[Any]], context: Any) -> None:
     """One number for each device."""
     devices = 1 if isinstance(context, mx.Context) else len(context)
+    if not devices:
+        raise ValueError("context={!r} is empty; give at least one device, for instance mx.cpu()".format(context))
     if work_load_list is not None and len(work_load_list) != devices:
         raise ValueError(
             "work_load_list={!r} has {} entries for {} devices; give one for each context".format(
@@ -52,8 +54,16 @@ def grad_req(value: Any, parameters: Sequence[str], arguments: Sequence[str]) ->
         wanted = dict.fromkeys(parameters, value)
     elif isinstance(value, Mapping):
         wanted = dict(value)
-    else:
+    elif isinstance(value, (list, tuple)) and len(value) == len(arguments):
         wanted = dict(zip(arguments, value))
+    else:
+        raise ValueError(
+            "grad_req={!r} must be 'write' or 'null', a dict of them by name, or a list with one for each of the "
+            "arguments {}".format(value, ", ".join(arguments))
+        )
+    unknown = sorted(set(wanted.values()) - {"write", "add", "null"})
+    if unknown:
+        raise ValueError("grad_req={!r}: {!r} is neither 'write' nor 'null'".format(value, unknown[0]))
     added = sorted(name for name in parameters if wanted.get(name) == "add")
     if added:
         raise ValueError(
@@ -85,6 +95,26 @@ def kvstore(value: Any) -> None:
             "kvstore={!r} is no store that mxnet knows (it would silently make a local one); use one of {}".format(
                 kind, ", ".join(LOCAL_STORES)
             )
+        )
+
+
+def shared_module(value: Any) -> None:
+    """A module to share weights with."""
+    if not isinstance(value, mx.mod.Module):
+        raise TypeError("shared_module={!r} must be an mxnet.module.Module".format(value))
+    if not (value.binded and value.params_initialized):
+        raise RuntimeError("shared_module must be bound and have its parameters initialized: call its bind() and "
+                           "init_params() first")  # fmt: skip
+
+
+def train_data(value: Any, out_grads: Any) -> None:
+    """Something to go through, and head gradients that can be computed anew for each batch."""
+    if not hasattr(value, "__iter__"):
+        raise TypeError("train_data={!r} must be a DataIter or a list of batches".format(value))
+    if out_grads is not None and not callable(out_grads):
+        raise TypeError(
+            "out_grads is {}, and must be a function of (outputs, data_batch): head gradients differ from batch to "
+            "batch".format(type(out_grads).__name__)
         )
 
 

@@ -5,7 +5,6 @@ r"""The full gradient: summed over the batches, over the devices, and divided by
 A Module's gradient is the sum over the rows of the batch, before ``rescale_grad``, or their mean if the output
 layers have ``normalization='batch'`` or ``'valid'``. `BatchGradient` is the one place that knows the difference.
 """
-import json
 import math
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -15,6 +14,7 @@ import numpy as np
 from .estimator import full_gradient_dtype, widened
 from .keys import full_gradient_key
 from .mxnet_internals import GradientsOnDevices
+from .networks import operators
 
 # Parameter name -> array, for each device.
 OnDevices = List[Dict[str, Any]]
@@ -46,9 +46,9 @@ class BatchGradient:
 
     def __init__(self, symbol: Any) -> None:
         losses = [
-            node.get("attrs", {}).get("normalization", "null") in ("batch", "valid")
-            for node in json.loads(symbol.tojson())["nodes"]
-            if node["op"] in _LOSSES
+            attributes.get("normalization", "null") in ("batch", "valid")
+            for name, attributes in operators(symbol)
+            if name in _LOSSES
         ]
         self.is_mixed = len(set(losses)) == 2
         self.is_mean = bool(losses) and all(losses)
@@ -67,14 +67,14 @@ _LOSSES = ("SoftmaxOutput", "Softmax", "MakeLoss", "LinearRegressionOutput", "Lo
            "MAERegressionOutput", "SVMOutput", "make_loss")  # fmt: skip
 
 
-def zeros_like(gradients: GradientsOnDevices) -> OnDevices:
-    """A zero full gradient, dense, of float32 or wider, on the device of each gradient."""
+def zeros_for(arrays: GradientsOnDevices) -> OnDevices:
+    """A zero full gradient, dense, of float32 or wider, for these parameters or gradients and on their devices."""
     return [
         {
-            name: mx.nd.zeros(grads[k].shape, ctx=grads[k].context, dtype=full_gradient_dtype(grads[k].dtype))
-            for name, grads in gradients
+            name: mx.nd.zeros(each[k].shape, ctx=each[k].context, dtype=full_gradient_dtype(each[k].dtype))
+            for name, each in arrays
         }
-        for k in range(len(gradients[0][1]) if gradients else 0)
+        for k in range(len(arrays[0][1]) if arrays else 0)
     ]
 
 

@@ -1,6 +1,9 @@
 """The one place that touches what mxnet keeps private. Written against mxnet 1.9.1."""
 from typing import Any, Dict, List, Tuple
 
+import numpy as np
+from mxnet.executor_manager import _split_input_slice
+
 GradientsOnDevices = List[Tuple[str, List[Any]]]
 
 
@@ -34,6 +37,17 @@ def state_names(module: Any) -> List[str]:
     return module._state_names
 
 
+def inputs_of_first_device(module: Any) -> List[Any]:
+    """The data arrays of a bound module on its first device."""
+    return [on_devices[0][1] for on_devices in module._exec_group.data_arrays]
+
+
+def parameter_arrays(module: Any) -> GradientsOnDevices:
+    """(name, array on each device) of every parameter of a bound module."""
+    group = module._exec_group
+    return list(zip(group.param_names, group.param_arrays))
+
+
 def parameter_shapes(module: Any) -> Dict[str, Tuple[int, ...]]:
     """The shape of each parameter of a bound module."""
     group = module._exec_group
@@ -56,12 +70,28 @@ def optimizer(module: Any) -> Any:
     return module._optimizer
 
 
-def take_weights_of_first_device(module: Any) -> None:
-    """Set the module's own copy of its dense weights to what the first device holds."""
+def take_weights_that_all_devices_hold(module: Any) -> None:
+    """Set the module's own copy of a dense weight to what the devices hold, if all hold the same."""
     group = module._exec_group
     for name, on_devices in zip(group.param_names, group.param_arrays):
         if on_devices[0].stype == "default":
-            on_devices[0].copyto(module._arg_params[name])
+            first, *others = (array.asnumpy() for array in on_devices)
+            if all(np.array_equal(first, other) for other in others):
+                on_devices[0].copyto(module._arg_params[name])
+
+
+def keep_own_copy(module: Any) -> None:
+    """Let the module's own copy of its weights stand, whatever its devices hold."""
+    module._params_dirty = False
+
+
+def can_split(module: Any, rows: int) -> bool:
+    """Whether every device gets at least one of so many rows."""
+    try:
+        _split_input_slice(rows, module._work_load_list)
+    except ValueError:
+        return False
+    return True
 
 
 def preload(module: Any, arg_params: Any, aux_params: Any, states_file: Any) -> None:

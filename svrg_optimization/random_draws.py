@@ -4,11 +4,12 @@ The control variate is correlated with the gradient only if both saw the same ma
 saved and set back, but they can be seeded: a `DrawStream` numbers the draws, so that one draw can be made twice,
 and so that training goes on from a checkpoint with the very draws of the uninterrupted run.
 """
-import json
 import re
 from typing import Any, List
 
 import mxnet as mx
+
+from .networks import operators
 
 _ALWAYS_RANDOM = re.compile(
     r"(_npx_)?(d|D)ropout$"
@@ -30,7 +31,7 @@ def draws_random_numbers(symbol: Any) -> bool:
     >>> draws_random_numbers(mx.sym.Dropout(data, p=0.5)), draws_random_numbers(mx.sym.relu(data))
     (True, False)
     """
-    return any(_is_random(node["op"], node.get("attrs", {})) for node in json.loads(symbol.tojson())["nodes"])
+    return any(_is_random(name, attributes) for name, attributes in operators(symbol))
 
 
 def _is_random(operator: str, attributes: Any) -> bool:
@@ -66,12 +67,20 @@ class DrawStream:
         # draw, so that mx.random.seed governs the whole run.
         self.position: List[int] = []
 
+    def activate(self) -> None:
+        """Draw from now on, for something else that draws."""
+        self._active = True
+
+    def follow(self, other: "DrawStream") -> None:
+        """Be wherever `other` is, from now on."""
+        self.position = other.position
+
     def advance(self) -> None:
         """Seed mxnet's generators for the next draw."""
         if not self._active:
             return
         if not self.position:
-            self.position = [int(mx.nd.random.randint(0, 2**31 - 1, shape=1).asscalar()), 0]
+            self.position += [int(mx.nd.random.randint(0, 2**31 - 1, shape=1).asscalar()), 0]
         self.position[1] += 1
         self.repeat()
 

@@ -2,7 +2,7 @@
 from typing import Any, Dict, List, Optional, Sequence
 
 from . import full_gradient
-from .estimator import reduce_variance
+from .estimator import full_gradient_dtype, reduce_variance
 from .mxnet_internals import GradientsOnDevices
 
 
@@ -39,15 +39,25 @@ class Snapshot:
     def set(self, first: Dict[str, Any], rows: Sequence[int], devices: Sequence[Any], number: int,
             epoch: Optional[int]) -> None:  # fmt: skip
         """Install a new full gradient, from that of the first device for `rows[0]` rows."""
-        self.full_gradients = full_gradient.spread(first, rows, devices)
-        self.rows = list(rows)
-        self.number = number
-        self.epoch = epoch
+        spread = full_gradient.spread(first, rows, devices)
+        # All that takes time, and could be interrupted, is done.
+        self.full_gradients, self.rows, self.number, self.epoch = spread, list(rows), number, epoch
+
+    def convert(self, gradients: GradientsOnDevices) -> None:
+        """Give the full gradients the type that these gradients, of a network bound anew, need."""
+        for name, on_devices in gradients:
+            dtype = full_gradient_dtype(on_devices[0].dtype)
+            for full in self.full_gradients:
+                if name in full:
+                    full[name] = full[name].astype(dtype, copy=False)
 
     def correct(self, gradients: GradientsOnDevices, at_snapshot: GradientsOnDevices, rows: Sequence[int]) -> None:
         """Turn the gradients of a batch, of so many rows on each device, into variance-reduced gradients, in place."""
         shares = [now / then for now, then in zip(rows, self.rows)]
         for (name, on_devices), (_, snapshot_on_devices) in zip(gradients, at_snapshot):
+            if name not in self.full_gradients[0]:
+                # It had no gradient when the snapshot was taken: until the next one it takes plain steps.
+                continue
             for gradient, snapshot_gradient, full, share in zip(
                 on_devices, snapshot_on_devices, self.full_gradients, shares
             ):

@@ -12,12 +12,13 @@ from mxnet.model import BatchEndParam
 from mxnet.module import Module
 
 from . import call_order, checkpoint, checks, full_gradient, mxnet_internals
-from .batches import Rows, TrueRows, batch_axes, restart, row_count
+from .batches import Rows, TrueRows, batch_axes, row_count, whole_data
 from .full_gradient import BatchGradient, OnDevices
 from .keys import check_parameter_names, full_gradient_key
+from .networks import couples_rows
 from .random_draws import DrawStream, draws_random_numbers
 from .snapshot import Snapshot
-from .svrg_optimizer import REGISTERED_NAME
+from .svrg_optimizer import REGISTERED_NAME, _SVRGOptimizer
 
 __all__ = ["SVRGModule"]
 
@@ -112,15 +113,22 @@ class SVRGModule(Module):
         # The snapshot: the same network, with weights of its own.
         self._mod_aux = Module(*arguments)
         self._snapshot = Snapshot(len(mxnet_internals.contexts(self)))
-        self._draws = DrawStream(draws_random_numbers(symbol))
+        draws = draws_random_numbers(symbol)
+        self._draws = DrawStream(draws)
+        self._optimizer_draws = False
+        # Whether a row's gradient is the same in every batch, so that rows can be filled in and taken away.
+        self._rows_are_independent = not (draws or couples_rows(symbol))
         self._batch_gradient = BatchGradient(symbol)
         if self._batch_gradient.is_mixed:
             self.logger.warning(
                 "some output layers have normalization='batch' or 'valid' and some have not: batches with fewer rows "
                 "than the rest are weighed only approximately; give all output layers the same normalization"
             )
-        # The batch of the last forward(), if the snapshot has seen it too.
-        self._corrected_batch: Any = None
+        # What the last forward() left for backward(): the batch, whether the snapshot has seen it, and whether a
+        # full pass came between.
+        self._batch: Any = None
+        self._corrected = False
+        self._overtaken = False
         self._said_plain = False
         # The rows of a full batch on each device: as bound, whatever batch was the last one.
         self._full_batch_rows: List[int] = []
@@ -161,7 +169,8 @@ class SVRGModule(Module):
         data_shapes, label_shapes, for_training, inputs_need_grad, force_rebind
             As for ``Module.bind``. A snapshot survives rebinding.
         shared_module : Module, optional
-            A bound module whose weights this one shares; if it is an SVRGModule, its snapshot too.
+            A bound module whose weights this one shares; if it is an SVRGModule of the same parameters, its snapshot
+            too.
         grad_req : str, list of str or dict of str to str
             'write' or 'null' for each parameter.
 
@@ -175,9 +184,8 @@ class SVRGModule(Module):
         checks.grad_req(grad_req, mxnet_internals.parameter_names(self), self.symbol.list_arguments())
         if inputs_need_grad and not for_training:
             raise ValueError("inputs_need_grad=True needs for_training=True: inference computes no gradients")
-        if shared_module is not None and not (shared_module.binded and shared_module.params_initialized):
-            raise RuntimeError("shared_module must be bound and have its parameters initialized: call its bind() and "
-                               "init_params() first")  # fmt: skip
+        if shared_module is not None:
+            checks.shared_module(shared_module)
         binding = force_rebind or not self.binded
         super().bind(
             data_shapes, label_shapes, for_training, inputs_need_grad, force_rebind, shared_module, grad_req
@@ -188,37 +196,40 @@ class SVRGModule(Module):
 
     def _bind_snapshot(self, shared_module: Optional[Module], grad_req: Any) -> None:
         shared_snapshot = None
-        if isinstance(shared_module, SVRGModule):
+        parameters = mxnet_internals.parameter_names(self)
+        if isinstance(shared_module, SVRGModule) and set(parameters) == set(
+            mxnet_internals.parameter_names(shared_module)
+        ):
             shared_snapshot = shared_module._mod_aux
             if not shared_snapshot.params_initialized:
                 shared_snapshot.set_params(*shared_module.get_params())
             self._snapshot = shared_module._snapshot
-            self._draws = shared_module._draws
+            self._draws.follow(shared_module._draws)
         if not isinstance(grad_req, (str, dict)):
             grad_req = dict(zip(self.symbol.list_arguments(), grad_req))
         if isinstance(grad_req, dict):
             # The snapshot's input gradients are of no use.
-            parameters = mxnet_internals.parameter_names(self)
             grad_req = {name: grad_req[name] if name in parameters else "null" for name in grad_req}
         self._mod_aux.bind(
             self.data_shapes, self.label_shapes, force_rebind=True, shared_module=shared_snapshot, grad_req=grad_req
         )
         if self._restoring is not None:
             self._restore_snapshot(self._restoring)
+        self._snapshot.convert(mxnet_internals.gradients(self))
 
     def _reset_bind(self) -> None:
         # Module.bind calls this to free what is bound.
         super()._reset_bind()
         self._mod_aux._reset_bind()
-        self._corrected_batch = None
+        self._batch, self._corrected = None, False
 
     def _sync_params_from_devices(self) -> None:
-        # Module calls this to update its own copy of the weights, with the mean over the devices. With a KVStore
-        # they all hold the same weights, but the mean of three or more equal numbers is rounded: a checkpoint
-        # would not be what training goes on with.
+        # Module calls this to update its own copy of the weights, with the mean over the devices. Usually they all
+        # hold the same weights, but the mean of three or more equal numbers is rounded: a checkpoint would not be
+        # what training goes on with.
         super()._sync_params_from_devices()
-        if mxnet_internals.kvstore(self) is not None and len(mxnet_internals.contexts(self)) > 2:
-            mxnet_internals.take_weights_of_first_device(self)
+        if len(mxnet_internals.contexts(self)) > 2:
+            mxnet_internals.take_weights_that_all_devices_hold(self)
 
     def init_params(
         self,
@@ -278,13 +289,42 @@ class SVRGModule(Module):
         super().init_optimizer(kvstore, REGISTERED_NAME, settings, force_init)
         store = mxnet_internals.kvstore(self)
         if store is not None:
-            zeros = full_gradient.zeros_like(mxnet_internals.gradients(self))[0]
+            zeros = full_gradient.zeros_for(mxnet_internals.parameter_arrays(self))[0]
             store.init([full_gradient_key(name) for name in zeros], list(zeros.values()))
-        users_optimizer = mxnet_internals.optimizer(self).default_opt
+        users_optimizer = self._users_optimizer()
         self._optimizer_at_start = checkpoint.numbers_of(users_optimizer)
+        # Its noise is drawn anew at each update: by the stream too, so that a resumed run draws the same.
+        self._optimizer_draws = isinstance(users_optimizer, mx.optimizer.SGLD)
+        if self._optimizer_draws:
+            self._draws.activate()
         if self._restoring is not None:
             checkpoint.restore_position(users_optimizer, self._restoring)
             self._restoring = None
+
+    def borrow_optimizer(self, shared_module: Module) -> None:
+        """Use the optimizer and KVStore of another module.
+
+        Raises
+        ------
+        RuntimeError
+            It has none yet.
+        """
+        if not shared_module.optimizer_initialized:
+            raise RuntimeError("borrow_optimizer() was called too early: call shared_module.init_optimizer() first")
+        super().borrow_optimizer(shared_module)
+        self._optimizer_at_start = getattr(
+            shared_module, "_optimizer_at_start", checkpoint.numbers_of(self._users_optimizer())
+        )
+
+    def _users_optimizer(self) -> mx.optimizer.Optimizer:
+        installed = mxnet_internals.optimizer(self)
+        # One that is borrowed from a plain Module is not wrapped.
+        return getattr(installed, "default_opt", installed)
+
+    def _store_of_full_gradients(self) -> Any:
+        """The KVStore, if its optimizer knows the keys of the full gradients."""
+        wrapped = isinstance(mxnet_internals.optimizer(self), _SVRGOptimizer)
+        return mxnet_internals.kvstore(self) if wrapped else None
 
     # ------------------------------------------------------------------------------------------- a single step
 
@@ -306,16 +346,15 @@ class SVRGModule(Module):
             The module isn't bound or has no weights.
         """
         self._check_shapes(data_batch)
-        corrected = self._snapshot.taken and (self.for_training if is_train is None else is_train)
-        self._corrected_batch = None
-        if not corrected:
+        self._batch, self._corrected, self._overtaken = data_batch, False, False
+        if not (self._snapshot.taken and self.for_training and (is_train is None or is_train)):
             super().forward(data_batch, is_train)
             return
         self._draws.advance()
         super().forward(data_batch, is_train)
         self._draws.repeat()
         self._forward_snapshot(data_batch)
-        self._corrected_batch = data_batch
+        self._corrected = True
 
     def _forward_snapshot(self, data_batch: Any) -> None:
         # A reshape of self, by a batch of another shape or by the user, is followed here and not sooner:
@@ -343,13 +382,15 @@ class SVRGModule(Module):
         Raises
         ------
         RuntimeError
-            The module isn't bound for training or has no weights.
+            The module isn't bound for training or has no weights, or `update_full_grads` came between `forward` and
+            `backward`.
         """
-        batch = self._corrected_batch
-        super().backward(_heads(self, out_grads, batch))
-        if batch is None:
+        if self._overtaken:
+            raise RuntimeError("backward() after update_full_grads() needs a new forward(): the snapshot has moved")
+        super().backward(_heads(self, out_grads, self._batch))
+        if not self._corrected:
             return
-        self._mod_aux.backward(_heads(self._mod_aux, out_grads, batch))
+        self._mod_aux.backward(_heads(self._mod_aux, out_grads, self._batch))
         self._snapshot.correct(
             mxnet_internals.gradients(self),
             mxnet_internals.gradients(self._mod_aux),
@@ -367,6 +408,8 @@ class SVRGModule(Module):
         if not self._snapshot.taken and not self._said_plain:
             self._said_plain = True
             self.logger.info("No snapshot yet: update() is that of a plain Module until update_full_grads() is called")
+        if self._optimizer_draws and self._snapshot.taken:
+            self._draws.advance()
         super().update()
 
     # --------------------------------------------------------------------------------------- the full gradient
@@ -383,12 +426,13 @@ class SVRGModule(Module):
 
         .. math:: \tilde w = w, \qquad \mu = \frac{1}{n} \sum_{i=1}^{n} \nabla f_i(\tilde w)
 
-        Padded rows (``batch.pad``) don't count. The iterator is reset before and after.
+        Padded rows (``batch.pad``) don't count. The iterator is reset before and after. An NDArrayIter that discards
+        the rows of its last batch, or keeps them for the next epoch, gives them all the same (unless they are sparse).
 
         Parameters
         ----------
         train_data : DataIter
-            All samples, in batches of any size; or a list of batches.
+            All samples, in batches of any size that the devices can split; or a list of batches.
         batch_end_callback : callable or list of callables, optional
             Called after each batch with a ``BatchEndParam``, whose `eval_metric` is None: Speedometer, ProgressBar.
         epoch : int, optional
@@ -398,6 +442,8 @@ class SVRGModule(Module):
 
         Raises
         ------
+        TypeError
+            `train_data` can't be iterated over, or `out_grads` isn't callable.
         ValueError
             `train_data` gives no samples, or arrays that don't fit the network or lack the labels.
         FloatingPointError
@@ -409,18 +455,20 @@ class SVRGModule(Module):
         -----
         Whatever is raised, the snapshot and full gradient of before are kept.
         """
+        checks.train_data(train_data, out_grads)
         started = time.time()
         arg_params, aux_params = self.get_params()
-        self._corrected_batch = None
+        self._overtaken = self._batch is not None
         with self._snapshot_at(arg_params, aux_params):
             totals, samples = self._sum_gradients(train_data, batch_end_callback, epoch, out_grads)
             full_gradient.divide(totals, samples)
-            full_gradient.reduce(totals, mxnet_internals.kvstore(self))
+            full_gradient.reduce(totals, self._store_of_full_gradients())
             norm = self._finite_norm(totals[0], epoch)
-        rows = self._batch_gradient.rows_in_step(self._full_batch_rows)
-        for array in totals[0].values():
-            array *= rows[0]
-        self._snapshot.set(totals[0], rows, mxnet_internals.contexts(self), self._snapshot.number + 1, epoch)
+            rows = self._batch_gradient.rows_in_step(self._full_batch_rows)
+            for array in totals[0].values():
+                array *= rows[0]
+            self._mod_aux.set_params(arg_params, aux_params, allow_extra=True)
+            self._snapshot.set(totals[0], rows, mxnet_internals.contexts(self), self._snapshot.number + 1, epoch)
         self.logger.info(
             "%s Full gradient: samples=%d time=%.3f norm=%.6g",
             "Epoch[{}]".format(epoch) if epoch is not None else "Snapshot[{}]".format(self._snapshot.number),
@@ -431,41 +479,43 @@ class SVRGModule(Module):
     def _snapshot_at(self, arg_params: Dict[str, Any], aux_params: Dict[str, Any]) -> Iterator[None]:
         """Move the snapshot to these weights; back to where it was, if the block raises."""
         module = self._mod_aux
-        before = module.get_params() if self._snapshot.taken else None
-        # allow_missing copies to the devices only: the module's own copy keeps the old snapshot meanwhile.
-        module.set_params(arg_params, aux_params, allow_missing=True)
+        before = [dict(params) for params in module.get_params()] if self._snapshot.taken else None
         try:
+            # allow_missing copies to the devices only: the module's own copy keeps the old snapshot meanwhile, for
+            # whoever asks, a checkpoint in a callback for instance.
+            module.set_params(arg_params, aux_params, allow_missing=True, allow_extra=True)
+            mxnet_internals.keep_own_copy(module)
             yield
         except BaseException:
             if before is not None:
                 module.set_params(*before)
             raise
-        module.set_params(arg_params, aux_params)
 
     def _sum_gradients(
         self, train_data: Any, callbacks: Callbacks, epoch: Optional[int], out_grads: OutGrads
     ) -> Tuple[OnDevices, int]:
         """The sum of all samples' gradients at the snapshot, on each device, and the number of samples."""
         module = self._mod_aux
-        true_rows = TrueRows(batch_axes(self.data_shapes), batch_axes(self.label_shapes), self._fits)
-        totals = full_gradient.zeros_like(mxnet_internals.gradients(module))
+        true_rows = TrueRows(batch_axes(self.data_shapes), batch_axes(self.label_shapes), self._shrinks_to)
+        totals = full_gradient.zeros_for(mxnet_internals.gradients(module))
         samples = 0
         self._draws.advance()
-        restart(train_data)
-        for nbatch, batch in enumerate(train_data):
-            self._check_shapes(batch, nbatch)
-            for part in true_rows.of(batch):
-                self._copy_states()
-                # Module can't be reshaped with labels that it isn't bound to; the head gradients may still want them.
-                inputs = part if self.label_shapes or not isinstance(part, Rows) else part._replace(label=[])
-                module.forward(inputs, is_train=True)
-                module.backward(_heads(module, out_grads, part))
-                rows = self._batch_gradient.rows_in_sum(mxnet_internals.rows_on_devices(module))
-                weight = getattr(part, "weight", 1)
-                full_gradient.add_batch(totals, mxnet_internals.gradients(module), [weight * count for count in rows])
-            samples += true_rows.count(batch)
-            _call(callbacks, BatchEndParam(epoch=epoch, nbatch=nbatch, eval_metric=None, locals=locals()))
-        restart(train_data)
+        with whole_data(train_data):
+            for nbatch, batch in enumerate(train_data):
+                self._check_shapes(batch, nbatch)
+                for part in true_rows.of(batch):
+                    self._copy_states()
+                    # Module can't be reshaped with labels that it isn't bound to; head gradients may still want them.
+                    inputs = part if self.label_shapes or not isinstance(part, Rows) else part._replace(label=[])
+                    module.forward(inputs, is_train=True)
+                    module.backward(_heads(module, out_grads, part))
+                    weight = getattr(part, "weight", 1)
+                    rows = self._batch_gradient.rows_in_sum(mxnet_internals.rows_on_devices(module))
+                    full_gradient.add_batch(
+                        totals, mxnet_internals.gradients(module), [weight * count for count in rows]
+                    )
+                samples += true_rows.count(batch)
+                _call(callbacks, BatchEndParam(epoch=epoch, nbatch=nbatch, eval_metric=None, locals=locals()))
         if samples == 0:
             raise ValueError("train_data={!r} gave no samples; is it an iterator that can't be reset?".format(train_data))
         return totals, samples
@@ -480,19 +530,19 @@ class SVRGModule(Module):
             )
         return full_gradient.norm(norms)
 
-    def _fits(self, rows: Any) -> bool:
-        """Whether the network, with the parameters and states that it has, can be reshaped to this batch."""
-        if row_count(rows.data, batch_axes(self.data_shapes)) < len(mxnet_internals.contexts(self)):
-            return False
-        return self._shape_error(rows) is None
+    def _shrinks_to(self, rows: Any) -> bool:
+        """Whether a batch should be shrunk to these rows, which takes a network that can be reshaped to them."""
+        return (
+            not self._rows_are_independent
+            and all(array.stype == "default" for array in mxnet_internals.inputs_of_first_device(self))
+            and mxnet_internals.can_split(self, row_count(rows.data, batch_axes(self.data_shapes)))
+            and self._shape_error(rows) is None
+        )
 
     def _check_shapes(self, data_batch: Any, nbatch: Optional[int] = None) -> None:
         """Raise ValueError, before anything is reshaped, if the network can't take this batch."""
         if isinstance(data_batch, list):
-            for part in data_batch:
-                if [array.shape for array in part.data] != [array.shape for array in data_batch[0].data]:
-                    raise ValueError("the batches of a list must have the same shapes, not {} and {}".format(
-                        checks.described(data_batch[0].data), checks.described(part.data)))  # fmt: skip
+            self._check_list(data_batch)
             return
         label = getattr(data_batch, "label", None) or []
         bound = [description.shape for description in self.data_shapes]
@@ -505,6 +555,8 @@ class SVRGModule(Module):
             reason: Optional[str] = "data has {} arrays, data_names {}".format(len(data_batch.data), self.data_names)
         elif needs_label:
             reason = "it has no labels, which the full gradient needs"
+        elif not mxnet_internals.can_split(self, row_count(data_batch.data, batch_axes(self.data_shapes))):
+            reason = "it has too few rows for {} devices".format(len(mxnet_internals.contexts(self)))
         else:
             reason = self._shape_error(data_batch)
         if reason is not None:
@@ -516,12 +568,28 @@ class SVRGModule(Module):
                 )
             )  # fmt: skip
 
+    def _check_list(self, batches: List[Any]) -> None:
+        devices = len(mxnet_internals.contexts(self))
+        if len(batches) != devices:
+            raise ValueError("a list of {} batches for {} devices; give one for each".format(len(batches), devices))
+        bound = [array.shape for array in mxnet_internals.inputs_of_first_device(self)]
+        for part in batches:
+            if [array.shape for array in part.data] != bound:
+                raise ValueError(
+                    "the batches of a list must have the same shapes, those that each device is bound to: data {}, not "
+                    "{}".format(bound, checks.described(part.data))
+                )
+
     def _shape_error(self, batch: Any) -> Optional[str]:
         shapes = {desc.name: array.shape for desc, array in zip(self.data_shapes, batch.data)}
         if getattr(batch, "label", None):
             shapes.update({desc.name: array.shape for desc, array in zip(self.label_shapes or (), batch.label)})
         shapes.update(mxnet_internals.parameter_shapes(self))
-        shapes.update(mxnet_internals.state_shapes(self))
+        if mxnet_internals.state_names(self):
+            if len(mxnet_internals.contexts(self)) > 1:
+                # The states of several devices have the shapes of parts of a batch: there is nothing to compare.
+                return None
+            shapes.update(mxnet_internals.state_shapes(self))
         try:
             self.symbol.infer_shape(**shapes)
         except MXNetError as error:
@@ -631,7 +699,7 @@ class SVRGModule(Module):
     def _state(self) -> checkpoint.State:
         taken = self._snapshot.taken
         arg_params, aux_params = self._mod_aux.get_params() if taken else ({}, {})
-        counts, scalars = checkpoint.position(mxnet_internals.optimizer(self).default_opt, self._optimizer_at_start)
+        counts, scalars = checkpoint.position(self._users_optimizer(), self._optimizer_at_start)
         return checkpoint.State(
             self.update_freq, self._snapshot.number, self._snapshot.epoch, self._snapshot.rows[0] if taken else 0,
             arg_params, aux_params, self._snapshot.full_gradients[0] if taken else {}, self._draws.position,
@@ -672,7 +740,7 @@ class SVRGModule(Module):
         for path in (files.symbol, files.params) + ((files.states,) if load_optimizer_states else ()):
             if not os.path.exists(path):
                 raise FileNotFoundError("no checkpoint of epoch {}: {} does not exist".format(epoch, path))
-        symbol, arg_params, aux_params = mx.model.load_checkpoint(prefix, epoch)
+        symbol, arg_params, aux_params = mx.model.load_checkpoint(os.fspath(prefix), epoch)
         if state is not None:
             kwargs.setdefault("update_freq", state.update_freq)
         module = cls(symbol, **kwargs)
@@ -681,7 +749,7 @@ class SVRGModule(Module):
         return module
 
     def _restore_snapshot(self, state: checkpoint.State) -> None:
-        self._draws.position = list(state.draws)
+        self._draws.position[:] = state.draws
         if not state.number:
             return
         self._mod_aux.set_params(state.snapshot, state.aux)

@@ -59,7 +59,7 @@ def _find(name: str) -> type:
 
 
 # What belongs to the wrapper itself; every other attribute is the wrapped optimizer's.
-_OWN = ("default_opt", "aux_opt")
+_OWN = ("default_opt", "aux_opt", "_names")
 
 
 @opt.register
@@ -99,11 +99,14 @@ class _SVRGOptimizer(opt.Optimizer):
     def __init__(self, default_optimizer: Union[str, opt.Optimizer], **kwargs: Any) -> None:
         # Optimizer.__init__ is not called: its attributes are those of the wrapped optimizer.
         self.aux_opt = _AssignmentOptimizer()
+        # Routing goes by the names that Module gave. An instance may know others, of a network it trained before.
+        self._names = dict(kwargs.get("param_idx2name") or {})
         if isinstance(default_optimizer, str):
             self.default_opt = _find(default_optimizer)(**kwargs)
         elif isinstance(default_optimizer, opt.Optimizer):
             self.default_opt = default_optimizer
             self._adopt(**kwargs)
+            self._names = self._names or self.default_opt.idx2name
         else:
             raise TypeError(
                 "default_optimizer must be the name of an optimizer or an mxnet.optimizer.Optimizer, not {!r}".format(
@@ -164,8 +167,8 @@ class _SVRGOptimizer(opt.Optimizer):
         self.default_opt.set_wd_mult(args_wd_mult)
 
     def _holds_full_gradient(self, index: Union[int, str]) -> bool:
-        name = index if isinstance(index, str) else self.idx2name.get(index)
-        return name is not None and is_full_gradient_key(name, self.idx2name.values())
+        name = index if isinstance(index, str) else self._names.get(index)
+        return name is not None and is_full_gradient_key(name, self._names.values())
 
     def create_state(self, index: Union[int, str], weight: Any) -> Any:
         """The wrapped optimizer's state for a parameter, None for a full gradient."""

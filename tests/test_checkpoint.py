@@ -16,7 +16,7 @@ PARAMS = {"learning_rate": 0.125, "wd": 0.125}
 OPTIMIZERS = {
     "sgd": {}, "momentum": {"optimizer": "sgd", "momentum": 0.9}, "adam": {}, "nadam": {}, "nag": {"momentum": 0.9},
     "rmsprop": {}, "adagrad": {}, "adadelta": {}, "ftrl": {}, "ftml": {}, "adamax": {}, "signum": {}, "lamb": {},
-    "dcasgd": {}, "lars": {"momentum": 0.9},
+    "dcasgd": {}, "lars": {"momentum": 0.9}, "sgld": {},
     "scheduled": {"optimizer": "sgd", "momentum": 0.9,
                   "lr_scheduler": lambda: mx.lr_scheduler.FactorScheduler(4, 0.7, base_lr=0.125)},
 }  # fmt: skip
@@ -276,6 +276,50 @@ def test_a_kill_while_saving_leaves_the_old_or_the_new_checkpoint_whole(moment, 
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".new")]
 
 
+def test_two_kills_in_a_row(tmp_path):
+    """The first behind its commit, the second before it: the first one's checkpoint is the one that counts."""
+    prefix = str(tmp_path / "model")
+    module = new_module()
+    fit(module, 0, 1)
+    module.save_checkpoint(prefix, 2, save_optimizer_states=True)
+    for begin, moment in ((1, 8), (2, 5)):
+        fit(module, begin, begin + 1)
+        if moment == 8:
+            module.save_checkpoint(str(tmp_path / "reference"), 2, save_optimizer_states=True)
+        with pytest.MonkeyPatch.context() as patch:
+            kill_at(patch, moment)
+            with pytest.raises(Killed):
+                module.save_checkpoint(prefix, 2, save_optimizer_states=True)
+    assert_same(state_of(prefix, 2), state_of(str(tmp_path / "reference"), 2))
+
+
+def test_another_network_under_the_same_name(tmp_path):
+    prefix = str(tmp_path / "model")
+    module = new_module()
+    fit(module, 0, 2)
+    module.save_checkpoint(prefix, 2, save_optimizer_states=True)
+    old = state_of(prefix, 2)
+    other = new_module(dropout=True)
+    fit(other, 0, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at(patch, 3)
+        with pytest.raises(Killed):
+            other.save_checkpoint(prefix, 2, save_optimizer_states=True)
+    assert_same(state_of(prefix, 2), old)
+    assert "Dropout" not in mx.sym.load(prefix + "-symbol.json").tojson()
+
+
+@pytest.mark.parametrize("content", [b"", b"half a file"])
+def test_a_damaged_svrg_file(content, tmp_path):
+    module = new_module()
+    fit(module, 0, 2)
+    module.save_checkpoint(tmp_path / "model", 2, save_optimizer_states=True)
+    (tmp_path / "model-0002.svrg").write_bytes(content)
+    with pytest.raises(ValueError, match="model-0002.svrg can't be read.*load_optimizer_states=False"):
+        SVRGModule.load(tmp_path / "model", 2, load_optimizer_states=True)
+    assert SVRGModule.load(tmp_path / "model", 2).params_initialized
+
+
 def test_the_moments_are_all_there_are(tmp_path, monkeypatch):
     module = new_module()
     fit(module, 0, 2)
@@ -297,7 +341,7 @@ def test_files_of_different_saves_are_not_mixed(tmp_path):
     loaded, _ = SVRGModule.load(prefix, 2).get_params()
     assert_same({name: value.asnumpy() for name, value in loaded.items()}, weights_of(module))
     shutil.copy(prefix + "-0002.params", prefix + "-0003.svrg")
-    with pytest.raises(ValueError, match="not a .svrg file"):
+    with pytest.raises(ValueError, match="can't be read .not a .svrg file"):
         SVRGModule.load(prefix, 3, load_optimizer_states=True)
 
 

@@ -101,8 +101,10 @@ def test_a_batch_that_does_not_fit_leaves_the_module_as_it_was(trained):
     module, train = trained
     with pytest.raises(ValueError, match=r"the batch has data \(4, 5\).*Give an iterator that provides"):
         module.forward(mx.io.DataBatch([nd(np.ones((4, 5)))], [nd(np.ones(4))]))
-    with pytest.raises(ValueError, match="same shapes"):
-        module.forward([mx.io.DataBatch([nd(np.ones((n, 3)))], [nd(np.ones(n))]) for n in (1, 2)])
+    with pytest.raises(ValueError, match="a list of 2 batches for 1 devices"):
+        module.forward([BATCH, BATCH])
+    with pytest.raises(ValueError, match=r"same shapes.*data \[\(4, 3\)\], not \(5, 3\)"):
+        module.forward([mx.io.DataBatch([nd(np.ones((5, 3)))], [nd(np.ones(5))])])
     train.reset()
     module.forward_backward(next(train))
     assert module.get_outputs()[0].shape == (4, 3)
@@ -112,6 +114,37 @@ def test_a_batch_that_does_not_fit_leaves_the_module_as_it_was(trained):
 def test_grad_req_add(grad_req):
     with pytest.raises(ValueError, match="grad_req=.*fc_weight.*use grad_req='write'"):
         SVRGModule(symbol(SOFTMAX)).bind([("data", (4, 3))], [("softmax_label", (4,))], grad_req=grad_req)
+
+
+@pytest.mark.parametrize("grad_req, message", [
+    (["write"], "list with one for each of the arguments data, fc_weight"), (3, "must be 'write' or 'null'"),
+    ("wirte", "'wirte' is neither 'write' nor 'null'"),
+], ids=str)  # fmt: skip
+def test_grad_req_of_another_kind(grad_req, message):
+    with pytest.raises(ValueError, match=message):
+        SVRGModule(symbol(SOFTMAX)).bind([("data", (4, 3))], [("softmax_label", (4,))], grad_req=grad_req)
+
+
+def test_a_full_pass_over_nothing_that_can_be_passed_over(trained):
+    module, train = trained
+    with pytest.raises(TypeError, match="train_data=None must be a DataIter"):
+        module.update_full_grads(None)
+    with pytest.raises(TypeError, match="out_grads is NDArray, and must be a function of"):
+        module.update_full_grads(train, out_grads=nd([1.0]))
+
+
+def test_no_devices():
+    with pytest.raises(ValueError, match="context=.* is empty"):
+        SVRGModule(symbol(SOFTMAX), context=[])
+
+
+def test_fewer_rows_than_devices():
+    data, weights = samples(SOFTMAX, 8)
+    module = ready(SOFTMAX, weights, iterator(SOFTMAX, data, 4), devices=2)
+    with pytest.raises(ValueError, match="too few rows for 2 devices"):
+        module.forward(mx.io.DataBatch([nd(np.ones((1, 3)))], [nd(np.ones(1))]))
+    module.forward(BATCH)
+    assert module.get_outputs()[0].shape == (4, 3)
 
 
 def test_gradient_compression():
@@ -211,3 +244,5 @@ def test_sharing_with_a_module_that_is_not_ready():
     with pytest.raises(RuntimeError, match="shared_module must be bound"):
         SVRGModule(symbol(SOFTMAX)).bind([("data", (4, 3))], [("softmax_label", (4,))],
                                          shared_module=SVRGModule(symbol(SOFTMAX)))  # fmt: skip
+    with pytest.raises(TypeError, match="shared_module=3 must be"):
+        SVRGModule(symbol(SOFTMAX)).bind([("data", (4, 3))], shared_module=3)

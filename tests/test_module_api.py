@@ -93,20 +93,20 @@ def test_full_gradient_over_lists_of_batches():
                 {name: 2 * value for name, value in mu.items()}, **EXACT)  # fmt: skip
 
 
-@pytest.mark.parametrize("handling, n, seen", [("discard", 10, range(8)), ("roll_over", 10, range(8)),
-                                               ("pad", 10, range(10))])  # fmt: skip
-def test_full_gradient_is_over_what_the_iterator_gives_however_far_it_was(handling, n, seen):
-    data, weights = samples(SOFTMAX, n)
+@pytest.mark.parametrize("handling, batches", [("discard", 2), ("roll_over", 2), ("pad", 3)])
+def test_full_gradient_is_over_all_samples_however_far_the_iterator_was(handling, batches):
+    data, weights = samples(SOFTMAX, 10)
     train = iterator(SOFTMAX, data, 4, last_batch_handle=handling)
     module = ready(SOFTMAX, weights, train)
     list(train)
     train.reset()
     next(train)
     module.update_full_grads(train)
-    mu = oracle.full_gradient(SOFTMAX, weights, [data[i] for i in seen])
+    mu = oracle.full_gradient(SOFTMAX, weights, data)
     assert_same({name: value.asnumpy() for name, value in module._param_dict[0].items()},
                 {name: 4 * value for name, value in mu.items()}, **EXACT)  # fmt: skip
-    assert len(list(train)) == -(-len(seen) // 4), "the iterator was left at its start"
+    assert train.last_batch_handle == handling
+    assert len(list(train)) == batches, "the iterator was left at its start"
 
 
 def test_full_gradient_over_an_iterator_of_other_batch_size(trained):
@@ -376,6 +376,8 @@ def test_the_running_statistics_of_the_snapshot_never_touch_the_live_ones():
     module.init_optimizer()
 
     def running():
+        # mxnet 1.9.1 writes these without telling its engine.
+        mx.nd.waitall()
         return {name: value[0].asnumpy() for name, value in
                 zip(module._exec_group.aux_names, module._exec_group.aux_arrays)}  # fmt: skip
 

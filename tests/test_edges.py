@@ -1,0 +1,358 @@
+"""Unusual programs that plain Module runs: iterators, losses, stores and sharing that a review found broken."""
+import logging
+
+import mxnet as mx
+import numpy as np
+import oracle
+import pytest
+from models import assert_same, iterator, nd, ready, samples, symbol, train_steps, weights_of
+
+from svrg_optimization import SVRGModule, checkpoint
+from svrg_optimization.random_draws import draws_random_numbers
+
+LINEAR, LOGISTIC, SOFTMAX, TWO_LAYER = oracle.PROBLEMS
+EXACT = dict(rtol=1e-12, atol=1e-13)
+
+
+def full_gradients(module, device=0):
+    return {name: value.asnumpy() for name, value in module._param_dict[device].items()}
+
+
+def expected_full(weights, data, rows, problem=SOFTMAX):
+    return {name: rows * value for name, value in oracle.full_gradient(problem, weights, data).items()}
+
+
+def start(module, train, weights, dtype=np.float64, **optimizer_params):
+    """Bind, set these weights, and install SGD."""
+    module.bind(train.provide_data, train.provide_label)
+    module.init_params(arg_params={name: nd(value, dtype) for name, value in weights.items()}, aux_params={})
+    module.init_optimizer(optimizer_params=optimizer_params or {"learning_rate": 0.25})
+    return module
+
+
+# ------------------------------------------------------------------------------------------------------ the optimizer
+
+
+@pytest.mark.parametrize("names", [{0: "fc1_weight", 1: "fc1_bias", 2: "fc2_weight", 3: "fc2_bias"}, {0: "fc_weight"}],
+                         ids=["of another network", "not all"])  # fmt: skip
+def test_an_optimizer_instance_with_names_of_its_own(names):
+    data, weights = samples(SOFTMAX, 8)
+    train = iterator(SOFTMAX, data, 4)
+    optimizer = mx.optimizer.SGD(learning_rate=0.25, rescale_grad=0.25, param_idx2name=names)
+    module = ready(SOFTMAX, weights, train, devices=2, optimizer=optimizer)
+    expected = oracle.svrg(SOFTMAX, weights, data, oracle.Optimizer, batch_size=4, epochs=2, update_freq=2)
+    for actual, wanted in zip(train_steps(module, train, 2), expected):
+        assert_same(actual, wanted, **EXACT)
+
+
+@pytest.mark.parametrize("store", ["local", "object"])
+def test_an_optimizer_borrowed_from_a_plain_module(store, tmp_path):
+    data, weights = samples(SOFTMAX, 8)
+    train = iterator(SOFTMAX, data, 4)
+    owner = ready(SOFTMAX, weights, train, module=mx.mod.Module,
+                  kvstore=mx.kv.create("local") if store == "object" else store)  # fmt: skip
+    module = SVRGModule(symbol(SOFTMAX))
+    module.bind(train.provide_data, train.provide_label, shared_module=owner)
+    expected = oracle.svrg(SOFTMAX, weights, data, oracle.Optimizer, batch_size=4, epochs=2, update_freq=2)
+    for actual, wanted in zip(train_steps(module, train, 2), expected):
+        assert_same(actual, wanted, **EXACT)
+    module.save_checkpoint(str(tmp_path / "model"), 2, save_optimizer_states=True)
+    assert not SVRGModule.load(str(tmp_path / "model"), 2, load_optimizer_states=True)._restoring.scalars.get("momentum")
+
+
+def test_borrowing_an_optimizer_that_is_not_there():
+    with pytest.raises(RuntimeError, match=r"call shared_module.init_optimizer\(\) first"):
+        SVRGModule(symbol(SOFTMAX)).borrow_optimizer(mx.mod.Module(symbol(SOFTMAX)))
+
+
+def test_three_devices_that_hold_different_weights(monkeypatch):
+    """SGLD draws its noise for each device: the weights seen from outside are the mean, as Module has it."""
+    monkeypatch.setenv("MXNET_UPDATE_ON_KVSTORE", "0")
+    seen = []
+    for cls in (mx.mod.Module, SVRGModule):
+        mx.random.seed(1)
+        data, weights = samples(SOFTMAX, 12)
+        train = iterator(SOFTMAX, data, 6, np.float32)
+        module = ready(SOFTMAX, weights, train, module=cls, devices=3, kvstore="device", optimizer="sgld",
+                       optimizer_params={"learning_rate": 0.01}, dtype=np.float32)  # fmt: skip
+        for batch in train:
+            module.forward_backward(batch)
+            module.update()
+        seen.append(weights_of(module))
+    assert_same(*seen)
+
+
+@pytest.mark.filterwarnings("ignore:Data provided by label_shapes")
+def test_an_optimizer_installed_while_bound_for_inference():
+    data, weights = samples(SOFTMAX, 8)
+    train = iterator(SOFTMAX, data, 4)
+    module = SVRGModule(symbol(SOFTMAX))
+    module.bind(train.provide_data, for_training=False)
+    module.init_params(arg_params={name: nd(value) for name, value in weights.items()}, aux_params={})
+    module.init_optimizer(kvstore=mx.kv.create("local"), optimizer_params={"learning_rate": 0.25})
+    module.bind(train.provide_data, train.provide_label, force_rebind=True)
+    expected = oracle.svrg(SOFTMAX, weights, data, oracle.Optimizer, batch_size=4, epochs=2, update_freq=2)
+    for actual, wanted in zip(train_steps(module, train, 2), expected):
+        assert_same(actual, wanted, **EXACT)
+
+
+# ------------------------------------------------------------------------------------------------ iterators and losses
+
+
+def test_mxnets_own_readers_are_read_whole(tmp_path):
+    """A CSVIter skips, once, the rows that padded its last batch."""
+    data, weights = samples(LINEAR, 10)
+    for name, values in (("x", [x for x, _ in data]), ("y", [[y] for _, y in data])):
+        np.savetxt(str(tmp_path / name), values, delimiter=",")
+    train = mx.io.CSVIter(data_csv=str(tmp_path / "x"), data_shape=(3,), label_csv=str(tmp_path / "y"),
+                          label_shape=(1,), batch_size=4, label_name="softmax_label")  # fmt: skip
+    module = SVRGModule(symbol(LINEAR))
+    module.bind(train.provide_data, train.provide_label)
+    module.init_params(arg_params={name: nd(value, np.float32) for name, value in weights.items()}, aux_params={})
+    module.init_optimizer()
+    for _ in range(3):
+        module.update_full_grads(train)
+        assert_same(full_gradients(module), expected_full(weights, data, 4, LINEAR), rtol=1e-5, atol=1e-5)
+        list(train)
+
+
+@pytest.mark.parametrize("work_load_list", [[1, 1], [3, 1]], ids=str)
+@pytest.mark.parametrize("n", [5, 6, 7, 10])
+def test_uneven_devices_and_few_rows(n, work_load_list):
+    data, weights = samples(SOFTMAX, n)
+    train = iterator(SOFTMAX, data, 4)
+    module = start(SVRGModule(symbol(SOFTMAX), context=[mx.cpu(0), mx.cpu(1)], work_load_list=work_load_list),
+                   train, weights)  # fmt: skip
+    module.update_full_grads(train)
+    for device, rows in enumerate([3, 1] if work_load_list == [3, 1] else [2, 2]):
+        assert_same(full_gradients(module, device), expected_full(weights, data, rows), **EXACT)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_sparse_data_with_a_padded_last_batch(devices):
+    rng = np.random.default_rng(0)
+    x = (rng.random((6, 5)) * (rng.random((6, 5)) < 0.5)).astype(np.float32)
+    y, w = rng.random((6, 1)).astype(np.float32), rng.random((5, 1)).astype(np.float32)
+    output = mx.sym.sparse.dot(mx.sym.Variable("data", stype="csr"), mx.sym.Variable("w_weight", shape=(5, 1)))
+    module = SVRGModule(mx.sym.LinearRegressionOutput(output, mx.sym.Variable("softmax_label")),
+                        context=[mx.cpu(i) for i in range(devices)])  # fmt: skip
+    module.bind([("data", (4, 5))], [("softmax_label", (4, 1))])
+    module.init_params(arg_params={"w_weight": mx.nd.array(w)}, aux_params={})
+    module.init_optimizer()
+    batches = [mx.io.DataBatch([mx.nd.array(x[rows]).tostype("csr")], [mx.nd.array(y[rows])], pad=pad)
+               for rows, pad in (([0, 1, 2, 3], 0), ([4, 5, 0, 1], 2))]  # fmt: skip
+    module.update_full_grads(batches)
+    mu = x.T @ (x @ w - y) / 6
+    np.testing.assert_allclose(module._param_dict[0]["w_weight"].asnumpy(), 4 / devices * mu, rtol=1e-5, atol=1e-6)
+
+
+def test_a_loss_that_averages_by_itself_with_a_padded_last_batch():
+    data, weights = samples(LINEAR, 10)
+    output = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=1, name="fc")
+    loss = mx.sym.MakeLoss(mx.sym.mean(0.5 * mx.sym.square(output - mx.sym.Variable("softmax_label"))))
+    train = iterator(LINEAR, data, 4)
+    module = start(SVRGModule(loss), train, weights, learning_rate=0.25, rescale_grad=1.0)
+    expected = oracle.svrg(LINEAR, weights, data, oracle.Optimizer, batch_size=4, epochs=3, update_freq=2)
+    for actual, wanted in zip(train_steps(module, train, 3), expected):
+        assert_same(actual, wanted, **EXACT)
+
+
+def test_batch_normalisation_sees_the_true_rows_of_a_padded_batch():
+    data, _ = samples(SOFTMAX, 6)
+    net = mx.sym.BatchNorm(mx.sym.Variable("data"), fix_gamma=False, name="bn")
+    net = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(net, num_hidden=3, name="fc"), mx.sym.Variable("softmax_label"))
+    train = iterator(SOFTMAX, data, 4, np.float32)
+    module = SVRGModule(net)
+    module.bind(train.provide_data, train.provide_label)
+    module.init_params(mx.init.Uniform(0.5))
+    module.init_optimizer()
+    module.update_full_grads(train)
+    reference = mx.mod.Module(net)
+    total = 0
+    for rows in ([0, 1, 2, 3], [4, 5]):
+        shapes = [("data", (len(rows), 3))], [("softmax_label", (len(rows),))]
+        reference.bind(*shapes, force_rebind=True)
+        reference.set_params(*module.get_params())
+        reference.forward_backward(mx.io.DataBatch([nd([data[i][0] for i in rows], np.float32)],
+                                                   [nd([data[i][1] for i in rows], np.float32)]))  # fmt: skip
+        total = total + reference._exec_group.execs[0].grad_dict["fc_weight"].asnumpy()
+    np.testing.assert_allclose(full_gradients(module)["fc_weight"], 4 * total / 6, rtol=1e-4, atol=1e-6)
+
+
+def test_random_operators_in_the_body_of_a_loop():
+    def body(x, state):
+        return x * mx.sym.random.uniform(0, 1, shape=(8,)), state
+
+    data = mx.sym.Variable("data")
+    outputs, _ = mx.sym.contrib.foreach(body, data, [mx.sym.Variable("state")])
+    assert draws_random_numbers(outputs)
+
+
+# -------------------------------------------------------------------------------------------------- binding and sharing
+
+
+def test_a_sharer_with_dropout_of_a_module_without():
+    train = mx.io.NDArrayIter(mx.nd.random.normal(shape=(8, 20)), mx.nd.zeros(8), 8)
+    modules = []
+    for dropout in (0.0, 0.5):
+        hidden = mx.sym.Dropout(mx.sym.Variable("data"), p=dropout) if dropout else mx.sym.Variable("data")
+        output = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(hidden, num_hidden=3, name="fc"), name="softmax")
+        module = SVRGModule(output)
+        module.bind(train.provide_data, train.provide_label, shared_module=modules[0] if modules else None)
+        if not modules:
+            module.init_params(mx.init.Uniform(1))
+            module.init_optimizer()
+        modules.append(module)
+    module = modules[1]
+    module.update_full_grads(train)
+    module.forward(next(train), is_train=True)
+    np.testing.assert_array_equal(module.get_outputs()[0].asnumpy(), module._mod_aux.get_outputs()[0].asnumpy())
+
+
+def test_sharing_part_of_the_parameters_of_another_network():
+    data, weights = samples(TWO_LAYER, 8)
+    train = iterator(TWO_LAYER, data, 4)
+    owner = ready(TWO_LAYER, weights, train)
+    hidden = mx.sym.tanh(mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=4, name="fc1"))
+    sharer = SVRGModule(mx.sym.LinearRegressionOutput(hidden, mx.sym.Variable("softmax_label")))
+    sharer.bind(train.provide_data, [mx.io.DataDesc("softmax_label", (4, 4), np.float64)], shared_module=owner)
+    owner.update_full_grads(train)
+    before = full_gradients(owner)
+    targets = mx.io.NDArrayIter(nd([x for x, _ in data]), nd(np.ones((8, 4))), 4)
+    sharer.update_full_grads(targets)
+    assert set(full_gradients(sharer)) == {"fc1_weight", "fc1_bias"}
+    assert_same(full_gradients(owner), before)
+
+
+def test_parameters_that_get_a_gradient_after_the_snapshot(tmp_path):
+    data, weights = samples(TWO_LAYER, 8)
+    train = iterator(TWO_LAYER, data, 4)
+    fixed = ready(TWO_LAYER, weights, train, fixed_param_names=["fc1_weight", "fc1_bias"])
+    list(train_steps(fixed, train, 1))
+    fixed.save_checkpoint(str(tmp_path / "model"), 1, save_optimizer_states=True)
+    module = SVRGModule.load(str(tmp_path / "model"), 1, load_optimizer_states=True)
+    train.reset()
+    module.fit(train, begin_epoch=1, num_epoch=4, optimizer_params={"learning_rate": 0.25})
+    assert set(module._param_dict[0]) == set(weights)
+
+
+@pytest.mark.filterwarnings("ignore:Data provided by label_shapes")
+def test_training_outputs_of_a_module_bound_for_inference():
+    """Monte Carlo dropout."""
+    data, weights = samples(SOFTMAX, 8)
+    train = iterator(SOFTMAX, data, 4)
+    module = ready(SOFTMAX, weights, train)
+    module.update_full_grads(train)
+    module.bind(train.provide_data, for_training=False, force_rebind=True)
+    module.forward(next(train), is_train=True)
+    assert module.get_outputs()[0].shape == (4, 3)
+
+
+def test_head_gradients_by_a_function_before_the_first_snapshot():
+    data, weights = samples(SOFTMAX, 8)
+    train = iterator(SOFTMAX, data, 4)
+    module = ready(SOFTMAX, weights, train)
+    seen = []
+    module.forward(next(train))
+    module.backward(lambda outputs, batch: seen.append(batch.data[0].shape) or [mx.nd.ones_like(outputs[0])])
+    assert seen == [(4, 3)]
+
+
+def test_states_on_two_devices_and_another_length():
+    states = mx.sym.Variable("state", shape=(2, 3))
+    output = mx.sym.FullyConnected(mx.sym.mean(mx.sym.Variable("data"), axis=1) + states, num_hidden=3, name="fc")
+    module = SVRGModule(mx.sym.SoftmaxOutput(output, name="softmax"), context=[mx.cpu(0), mx.cpu(1)],
+                        state_names=["state"])  # fmt: skip
+    module.bind([("data", (4, 5, 3))], [("softmax_label", (4,))])
+    module.init_params()
+    module.set_states(value=0)
+    module.forward(mx.io.DataBatch([mx.nd.ones((4, 7, 3))], [mx.nd.ones(4)]), is_train=True)
+    assert module.get_outputs()[0].shape == (4, 3)
+
+
+def test_rebinding_in_another_type():
+    data, weights = samples(SOFTMAX, 8)
+    train = iterator(SOFTMAX, data, 4, np.float32)
+    module = ready(SOFTMAX, weights, train, dtype=np.float32)
+    module.update_full_grads(train)
+    wide = iterator(SOFTMAX, data, 4)
+    module.bind(wide.provide_data, wide.provide_label, force_rebind=True)
+    module.forward_backward(next(wide))
+    assert module._param_dict[0]["fc_weight"].dtype == np.float64
+
+
+# ----------------------------------------------------------------------------------------------------- the full pass
+
+
+def test_a_checkpoint_saved_in_a_callback_of_the_full_pass(tmp_path):
+    """It has the snapshot of before, weights and full gradient together; and asking for them changes nothing."""
+    data, weights = samples(SOFTMAX, 8)
+    train = iterator(SOFTMAX, data, 4)
+    module = ready(SOFTMAX, weights, train)
+    list(train_steps(module, train, 1))
+
+    def save_and_stop(param):
+        module._mod_aux.get_params()
+        module.save_checkpoint(str(tmp_path / "model"), 1, save_optimizer_states=True)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        module.update_full_grads(train, batch_end_callback=save_and_stop)
+    state = checkpoint.load(checkpoint.paths(tmp_path / "model", 1))
+    for snapshot, full in ((state.snapshot, state.full), (module._mod_aux.get_params()[0], module._param_dict[0])):
+        assert_same({name: value.asnumpy() for name, value in snapshot.items()}, weights)
+        assert_same({name: value.asnumpy() for name, value in full.items()}, expected_full(weights, data, 4), **EXACT)
+
+
+def test_an_interrupt_before_the_first_batch(monkeypatch):
+    data, weights = samples(SOFTMAX, 8)
+    train = iterator(SOFTMAX, data, 4)
+    module = ready(SOFTMAX, weights, train)
+    list(train_steps(module, train, 1))
+    set_params = module._mod_aux.set_params
+    calls = []
+
+    def interrupted(*args, **kwargs):
+        set_params(*args, **kwargs)
+        if not calls:
+            calls.append(1)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module._mod_aux, "set_params", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        module.update_full_grads(train)
+    held = {name: arrays[0].asnumpy() for name, arrays in
+            zip(module._mod_aux._exec_group.param_names, module._mod_aux._exec_group.param_arrays)}  # fmt: skip
+    assert_same(held, weights)
+
+
+def test_an_iterator_is_reset_after_an_error():
+    data, weights = samples(SOFTMAX, 8)
+    train = iterator(SOFTMAX, data, 4, last_batch_handle="discard")
+    module = ready(SOFTMAX, weights, train)
+
+    def fail(param):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        module.update_full_grads(train, batch_end_callback=fail)
+    assert len(list(train)) == 2 and train.last_batch_handle == "discard"
+
+
+def test_backward_after_a_full_pass_needs_a_new_forward():
+    data, weights = samples(SOFTMAX, 8)
+    train = iterator(SOFTMAX, data, 4)
+    module = ready(SOFTMAX, weights, train)
+    module.forward(next(train))
+    module.update_full_grads(train)
+    with pytest.raises(RuntimeError, match="needs a new forward"):
+        module.backward()
+
+
+def test_snapshots_are_logged_with_their_samples(caplog):
+    caplog.set_level(logging.INFO)
+    data, weights = samples(SOFTMAX, 10)
+    train = iterator(SOFTMAX, data, 4, last_batch_handle="roll_over")
+    module = ready(SOFTMAX, weights, train)
+    module.update_full_grads(train)
+    assert "Snapshot[1] Full gradient: samples=10 " in caplog.text
