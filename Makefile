@@ -14,7 +14,7 @@ RUN = @.venv/bin/python
 help:  ## what there is to make
 	@sed -n 's/^\([a-z]*\): *## */\1: /p' Makefile
 
-demo:  ## the example: SVRG against SGD, with a picture
+demo:  ## SVRG against SGD, as a table and as a picture, svrg_logistic_regression.png
 	$(INSTALL) examples
 	$(RUN) examples/logistic_regression.py $(ARGS)
 
@@ -39,5 +39,5 @@ mutation:  ## seeds defects, and sees a test fail for each
 	$(RUN) tests/mutation_run.py $(ARGS)
 
 clean:  ## removes all that make has made
-	rm -rf .venv build *.egg-info docs/_build docs/api .mypy_cache .ruff_cache
+	rm -rf .venv build *.egg-info docs/_build docs/api .mypy_cache .ruff_cache svrg_logistic_regression.png
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

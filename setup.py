@@ -21,8 +21,8 @@ setup(
     license="Apache-2.0",
     packages=["svrg_optimization"],
     package_data={"svrg_optimization": ["py.typed"]},
-    # mxnet 1.9.1 uses numpy.bool, which NumPy 1.24 removed, and NumPy 1.23 was never built for Python 3.12. mxnet itself
-    # asks for any NumPy below 2: without our bound, pip installs one with which `import mxnet` fails.
+    # mxnet 1.9.1 uses numpy.bool, which NumPy 1.24 removed, and NumPy 1.23 was never built for Python 3.12. mxnet
+    # itself asks for any NumPy below 2: without our bound, pip installs one with which `import mxnet` fails.
     python_requires=">=3.8,<3.12",
     install_requires=["mxnet>=1.9.1,<2", "numpy>=1.17,<1.24"],
     extras_require={

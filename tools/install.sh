@@ -41,5 +41,7 @@ if [ ! -e ".venv/installed-$extra" ]; then
     # One command for all: pip holds NumPy below 1.24 only for what it installs together with our wheel.
     pip install "$(echo .venv/wheel/*.whl)[$extra]"
     .venv/bin/python tools/check_import.py
+    # The first import of matplotlib makes a cache of all fonts, and complains on stderr if that takes long.
+    .venv/bin/python -c 'import matplotlib.font_manager' >/dev/null 2>&1 || :
     touch ".venv/installed-$extra"
 fi
