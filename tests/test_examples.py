@@ -1,0 +1,166 @@
+"""The examples run, end, and show what they say they show."""
+import bz2
+import os
+import pathlib
+import re
+import runpy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.datasets import dump_svmlight_file
+
+EXAMPLES = pathlib.Path(__file__).resolve().parent.parent / "examples"
+NAMES = sorted(path.name for path in EXAMPLES.glob("[!_]*.py"))
+
+
+def run(name, *arguments, directory):
+    """What an example prints, run from `directory` as a user does. It must print nothing on stderr."""
+    # Networks as tiny as these lose by threads, the more so if tests run beside each other.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    ended = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *map(str, arguments)], cwd=str(directory), env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout + ended.stderr
+    return ended.stdout
+
+
+@pytest.fixture
+def run_here(monkeypatch, tmp_path, capsys):
+    """Run an example in this process, which has mxnet already; return its exit code and what it printed."""
+
+    def run_here(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        try:
+            runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+            code = 0
+        except SystemExit as ended:
+            code = ended.code
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield run_here
+    sys.modules.pop("_common", None)
+
+
+def table(printed):
+    """The lines that hold nothing but numbers."""
+    rows = [line.split() for line in printed.splitlines() if re.fullmatch(r"[-+.e\d\s]*\d", line)]
+    assert rows
+    assert len({len(row) for row in rows}) == 1
+    return np.array(rows, dtype=float)
+
+
+def check_picture(path):
+    """A PNG, of a size and of more than one colour."""
+    from matplotlib.image import imread
+
+    pixels = imread(str(path))
+    assert pixels.shape[0] > 300
+    assert pixels.shape[1] > 500
+    assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 20
+
+
+def test_every_example_is_tested():
+    assert NAMES == ["linear_regression.py", "logistic_regression.py", "mlp.py", "resume.py"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help(name, run_here, tmp_path):
+    code, printed = run_here(name, "--help")
+    assert code == 0
+    assert "You should see" in printed
+    assert "python " + name in printed
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name, arguments, message", [
+    ("logistic_regression.py", ["--passes", 2], "--passes must be at least 3"),
+    ("linear_regression.py", ["--passes", 2], "--passes must be at least 3"),
+    ("resume.py", ["--stop", 6], "--stop must be between 0 and --epochs"),
+])  # fmt: skip
+def test_wrong_arguments(name, arguments, message, run_here):
+    code, printed = run_here(name, *arguments)
+    assert code == 2
+    assert message in printed
+
+
+def test_logistic_regression_reaches_the_minimum(tmp_path):
+    printed = run("logistic_regression.py", directory=tmp_path)
+    passes, sgd, svrg32, svrg64 = table(printed).T
+    assert passes[-1] == 60
+    assert svrg64[-1] < 1e-12
+    assert svrg32[-1] < 1e-10
+    assert sgd.min() > 1e-5
+    check_picture(tmp_path / "svrg_logistic_regression.png")
+
+
+def test_logistic_regression_options(run_here, tmp_path):
+    code, printed = run_here("logistic_regression.py", "--dataset", "digits", "--dtype", "float32", "--passes", 10,
+                             "--lr", 0.25, "--wd", 0.125, "--batch-size", 64, "--output", "named.png")  # fmt: skip
+    assert code == 0
+    assert "batches of 64, step 0.25" in printed
+    passes, sgd, svrg = table(printed).T
+    assert passes.tolist() == [0, 3, 5, 8, 10]
+    assert svrg[-1] < 1e-3 < svrg[0]
+    assert svrg[-1] < sgd[-1] / 2
+    check_picture(tmp_path / "named.png")
+
+
+def test_linear_regression_beats_sgd(tmp_path):
+    printed = run("linear_regression.py", directory=tmp_path)
+    passes, sgd, svrg, sgd_validation, svrg_validation = table(printed).T
+    assert passes[-1] == 60
+    assert svrg[-1] < 1e-3
+    assert svrg[-1] < sgd.min() / 5
+    least = float(re.search(r"Least squares has a validation error of (0\.\d+)", printed).group(1))
+    assert abs(svrg_validation[-1] - least) < 0.02 * least
+    assert sgd_validation.max() < 1
+
+
+def test_linear_regression_reads_libsvm_files(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(8000, 5)) * [1, 10, 100, 1000, 0.1] + 3
+    year = 1990 + np.round(x @ [4, 0.4, 0.04, 0.004, 40] + 4 * rng.normal(size=8000))
+    plain, path = tmp_path / "plain", tmp_path / "YearPredictionMSD.bz2"
+    dump_svmlight_file(x, year, str(plain), zero_based=False)
+    path.write_bytes(bz2.compress(plain.read_bytes()))
+    printed = run("linear_regression.py", "--data", path, "--batch-size", 32, directory=tmp_path)
+    passes, sgd, svrg, _, _ = table(printed).T
+    assert passes.tolist() == [3, 5, 8, 10]
+    assert svrg[-1] < sgd.min() / 3
+    assert re.search(r"Iter\[0\] Batch \[200\]\s+Speed: ", printed), "the full gradient's Speedometer"
+    assert re.search(r"Epoch\[0\] Batch \[0-200\]\s+Speed: ", printed), "the training's Speedometer"
+    assert "Full gradient: samples=7200 " in printed
+
+
+def test_mlp_learns(tmp_path):
+    printed = run("mlp.py", "--epochs", 7, "--update-freq", 3, "--verbose", directory=tmp_path)
+    losses = [float(loss) for loss in re.findall(r"training loss ([\d.]+)", printed)]
+    right = [float(percent) for percent in re.findall(r"([\d.]+)% right", printed)]
+    assert len(losses) == 7
+    assert losses[-1] < losses[0] / 4
+    assert right[-1] > 95
+    assert re.findall(r"Epoch\[(\d)\] Full gradient: samples=1440 ", printed) == ["0", "3", "6"]
+    assert len(re.findall("Speed: ", printed)) == 2 * (7 + 3)
+
+
+def test_resumed_weights_are_those_of_the_uninterrupted_run(tmp_path):
+    printed = run("resume.py", directory=tmp_path)
+    assert "the uninterrupted run: identical, bit for bit" in printed
+    assert "From the weights alone: they differ" in printed
+    assert not list(tmp_path.iterdir())
+
+
+def test_resume_leaves_the_checkpoints_when_asked(run_here, tmp_path):
+    code, printed = run_here("resume.py", "--epochs", 3, "--stop", 1, "--update-freq", 2, "--directory", "kept")
+    assert code == 0
+    assert "the uninterrupted run: identical, bit for bit" in printed
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == [
+        "digits-0001.params", "digits-0001.states", "digits-0001.svrg", "digits-symbol.json",
+    ]  # fmt: skip
