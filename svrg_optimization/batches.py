@@ -142,7 +142,4 @@ def _restart(data: Any) -> None:
     for method in ("hard_reset", "reset"):
         if hasattr(data, method):
             getattr(data, method)()
-            break
-    if isinstance(data, mx.io.MXDataIter):
-        # After an epoch that was padded with rows from the start, mxnet's own readers begin behind those rows, once.
-        data.reset()
+            return

@@ -124,8 +124,3 @@ def optimizer(value: Any) -> None:
         raise TypeError(
             "optimizer={!r} must be the name of a registered optimizer, or an mxnet.optimizer.Optimizer".format(value)
         )
-
-
-def described(arrays: Any) -> str:
-    """The shapes of arrays, for an error message."""
-    return "(nothing)" if not arrays else ", ".join(str(tuple(array.shape)) for array in arrays)

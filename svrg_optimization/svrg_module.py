@@ -7,12 +7,11 @@ from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import mxnet as mx
-from mxnet.base import MXNetError
 from mxnet.model import BatchEndParam
 from mxnet.module import Module
 
-from . import call_order, checkpoint, checks, full_gradient, mxnet_internals
-from .batches import Rows, TrueRows, batch_axes, row_count, whole_data
+from . import call_order, checkpoint, checks, full_gradient, mxnet_internals, shapes
+from .batches import Rows, TrueRows, batch_axes, whole_data
 from .full_gradient import BatchGradient, OnDevices
 from .keys import check_parameter_names, full_gradient_key
 from .networks import couples_rows
@@ -130,6 +129,7 @@ class SVRGModule(Module):
         self._corrected = False
         self._overtaken = False
         self._said_plain = False
+        self._said_round_batch = False
         # The rows of a full batch on each device: as bound, whatever batch was the last one.
         self._full_batch_rows: List[int] = []
         # The numbers of the user's optimizer when it was installed.
@@ -345,7 +345,7 @@ class SVRGModule(Module):
         RuntimeError
             The module isn't bound or has no weights.
         """
-        self._check_shapes(data_batch)
+        shapes.check(self, data_batch)
         self._batch, self._corrected, self._overtaken = data_batch, False, False
         if not (self._snapshot.taken and self.for_training and (is_train is None or is_train)):
             super().forward(data_batch, is_train)
@@ -496,13 +496,17 @@ class SVRGModule(Module):
     ) -> Tuple[OnDevices, int]:
         """The sum of all samples' gradients at the snapshot, on each device, and the number of samples."""
         module = self._mod_aux
-        true_rows = TrueRows(batch_axes(self.data_shapes), batch_axes(self.label_shapes), self._shrinks_to)
+        true_rows = TrueRows(
+            batch_axes(self.data_shapes),
+            batch_axes(self.label_shapes),
+            lambda rows: not self._rows_are_independent and shapes.can_reshape_to(self, rows),
+        )
         totals = full_gradient.zeros_for(mxnet_internals.gradients(module))
         samples = 0
         self._draws.advance()
         with whole_data(train_data):
             for nbatch, batch in enumerate(train_data):
-                self._check_shapes(batch, nbatch)
+                shapes.check(self, batch, nbatch)
                 for part in true_rows.of(batch):
                     self._copy_states()
                     # Module can't be reshaped with labels that it isn't bound to; head gradients may still want them.
@@ -516,6 +520,13 @@ class SVRGModule(Module):
                     )
                 samples += true_rows.count(batch)
                 _call(callbacks, BatchEndParam(epoch=epoch, nbatch=nbatch, eval_metric=None, locals=locals()))
+        if isinstance(train_data, mx.io.MXDataIter) and not self._said_round_batch:
+            self._said_round_batch = True
+            self.logger.warning(
+                "the full gradient is over the %d samples that the reader gave. One made with round_batch=True, mxnet's "
+                "default, leaves out of a pass the rows that it filled up the last batch of the pass before with: use "
+                "round_batch=False", samples,
+            )  # fmt: skip
         if samples == 0:
             raise ValueError("train_data={!r} gave no samples; is it an iterator that can't be reset?".format(train_data))
         return totals, samples
@@ -529,72 +540,6 @@ class SVRGModule(Module):
                 "look for NaN in the data".format(", ".join(broken), "" if epoch is None else " in epoch %d" % epoch)
             )
         return full_gradient.norm(norms)
-
-    def _shrinks_to(self, rows: Any) -> bool:
-        """Whether a batch should be shrunk to these rows, which takes a network that can be reshaped to them."""
-        return (
-            not self._rows_are_independent
-            and all(array.stype == "default" for array in mxnet_internals.inputs_of_first_device(self))
-            and mxnet_internals.can_split(self, row_count(rows.data, batch_axes(self.data_shapes)))
-            and self._shape_error(rows) is None
-        )
-
-    def _check_shapes(self, data_batch: Any, nbatch: Optional[int] = None) -> None:
-        """Raise ValueError, before anything is reshaped, if the network can't take this batch."""
-        if isinstance(data_batch, list):
-            self._check_list(data_batch)
-            return
-        label = getattr(data_batch, "label", None) or []
-        bound = [description.shape for description in self.data_shapes]
-        bound_label = [description.shape for description in self.label_shapes or ()]
-        needs_label = nbatch is not None and bound_label and not label
-        if [array.shape for array in data_batch.data] == bound and not needs_label:
-            if not label or not bound_label or [array.shape for array in label] == bound_label:
-                return
-        if len(data_batch.data) != len(bound):
-            reason: Optional[str] = "data has {} arrays, data_names {}".format(len(data_batch.data), self.data_names)
-        elif needs_label:
-            reason = "it has no labels, which the full gradient needs"
-        elif not mxnet_internals.can_split(self, row_count(data_batch.data, batch_axes(self.data_shapes))):
-            reason = "it has too few rows for {} devices".format(len(mxnet_internals.contexts(self)))
-        else:
-            reason = self._shape_error(data_batch)
-        if reason is not None:
-            raise ValueError(
-                "{} has data {} and label {}, but the module is bound to data {} and label {}: {}. Give an iterator "
-                "that provides what the module was bound to, or bind again".format(
-                    "the batch" if nbatch is None else "batch %d of train_data" % nbatch,
-                    checks.described(data_batch.data), checks.described(label), bound, bound_label, reason,
-                )
-            )  # fmt: skip
-
-    def _check_list(self, batches: List[Any]) -> None:
-        devices = len(mxnet_internals.contexts(self))
-        if len(batches) != devices:
-            raise ValueError("a list of {} batches for {} devices; give one for each".format(len(batches), devices))
-        bound = [array.shape for array in mxnet_internals.inputs_of_first_device(self)]
-        for part in batches:
-            if [array.shape for array in part.data] != bound:
-                raise ValueError(
-                    "the batches of a list must have the same shapes, those that each device is bound to: data {}, not "
-                    "{}".format(bound, checks.described(part.data))
-                )
-
-    def _shape_error(self, batch: Any) -> Optional[str]:
-        shapes = {desc.name: array.shape for desc, array in zip(self.data_shapes, batch.data)}
-        if getattr(batch, "label", None):
-            shapes.update({desc.name: array.shape for desc, array in zip(self.label_shapes or (), batch.label)})
-        shapes.update(mxnet_internals.parameter_shapes(self))
-        if mxnet_internals.state_names(self):
-            if len(mxnet_internals.contexts(self)) > 1:
-                # The states of several devices have the shapes of parts of a batch: there is nothing to compare.
-                return None
-            shapes.update(mxnet_internals.state_shapes(self))
-        try:
-            self.symbol.infer_shape(**shapes)
-        except MXNetError as error:
-            return str(error).strip().split("\n")[-1]
-        return None
 
     # -------------------------------------------------------------------------------------------- the schedule
 

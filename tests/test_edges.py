@@ -99,21 +99,24 @@ def test_an_optimizer_installed_while_bound_for_inference():
 # ------------------------------------------------------------------------------------------------ iterators and losses
 
 
-def test_mxnets_own_readers_are_read_whole(tmp_path):
-    """A CSVIter skips, once, the rows that padded its last batch."""
+@pytest.mark.parametrize("round_batch", [False, True])
+def test_mxnets_own_readers(round_batch, tmp_path, caplog):
+    """They are read whole if they don't fill the last batch from the start, which is said once."""
     data, weights = samples(LINEAR, 10)
     for name, values in (("x", [x for x, _ in data]), ("y", [[y] for _, y in data])):
         np.savetxt(str(tmp_path / name), values, delimiter=",")
     train = mx.io.CSVIter(data_csv=str(tmp_path / "x"), data_shape=(3,), label_csv=str(tmp_path / "y"),
-                          label_shape=(1,), batch_size=4, label_name="softmax_label")  # fmt: skip
+                          label_shape=(1,), batch_size=4, label_name="softmax_label", round_batch=round_batch)
     module = SVRGModule(symbol(LINEAR))
     module.bind(train.provide_data, train.provide_label)
     module.init_params(arg_params={name: nd(value, np.float32) for name, value in weights.items()}, aux_params={})
     module.init_optimizer()
     for _ in range(3):
         module.update_full_grads(train)
-        assert_same(full_gradients(module), expected_full(weights, data, 4, LINEAR), rtol=1e-5, atol=1e-5)
+        if not round_batch:
+            assert_same(full_gradients(module), expected_full(weights, data, 4, LINEAR), rtol=1e-5, atol=1e-5)
         list(train)
+    assert caplog.text.count("Use round_batch=False") == 1
 
 
 @pytest.mark.parametrize("work_load_list", [[1, 1], [3, 1]], ids=str)
