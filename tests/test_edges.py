@@ -116,7 +116,7 @@ def test_mxnets_own_readers(round_batch, tmp_path, caplog):
         if not round_batch:
             assert_same(full_gradients(module), expected_full(weights, data, 4, LINEAR), rtol=1e-5, atol=1e-5)
         list(train)
-    assert caplog.text.count("Use round_batch=False") == 1
+    assert caplog.text.count("use round_batch=False") == 1
 
 
 @pytest.mark.parametrize("work_load_list", [[1, 1], [3, 1]], ids=str)
