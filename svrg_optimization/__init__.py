@@ -4,6 +4,7 @@ The public names are loaded when first used (PEP 562). A parameter server import
 inside ``import mxnet``, when ``mx.nd`` and ``mx.module`` do not exist yet; it needs the optimizers
 only, and gets them without touching the module.
 """
+
 import importlib
 from typing import TYPE_CHECKING, Any, List
 

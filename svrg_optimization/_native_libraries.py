@@ -1,4 +1,5 @@
 """What to say when mxnet's shared library lacks a library of the operating system."""
+
 import contextlib
 import re
 from typing import Iterator

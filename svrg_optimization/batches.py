@@ -1,4 +1,5 @@
 """The batches of a data iterator, reduced to their true rows: what the iterator padded does not count."""
+
 import contextlib
 from typing import Any, Iterator, List, NamedTuple, Sequence
 

@@ -1,6 +1,7 @@
 """Calls in the wrong order: what each method of a Module needs before it, and what to call to get there."""
+
 import functools
-from typing import Any, Callable, Dict, Tuple, Type, TypeVar
+from typing import Any, Callable, Dict, Tuple, TypeVar
 
 T = TypeVar("T", bound=type)
 

@@ -8,6 +8,7 @@ A save writes every file under a name of its own (``.new``) first. Renaming the 
 it the old checkpoint is whole; after it the new one is, because a loader that finds a file whose checksum isn't the
 committed one takes, and finishes renaming, the ``.new`` file beside it.
 """
+
 import hashlib
 import os
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple

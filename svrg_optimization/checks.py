@@ -1,4 +1,5 @@
 """Arguments that can't be trained with: each error names argument, value and remedy."""
+
 import numbers
 from typing import Any, Mapping, Optional, Sequence
 
@@ -15,7 +16,7 @@ def update_freq(value: Any) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(
-            "update_freq={!r} must be an integer: the number of epochs between two full gradients, for instance 2".format(
+            "update_freq={!r} must be an integer: the number of epochs between full gradients, for instance 2".format(
                 value
             )
         )
@@ -88,7 +89,9 @@ def kvstore(value: Any) -> None:
         raise TypeError("kvstore={!r} must be None, the name of a store or an mxnet KVStore".format(value))
     if "dist" in kind:
         raise ValueError(
-            "kvstore={!r}: this version of svrg_optimization trains on one machine; use 'local' or 'device'".format(kind)
+            "kvstore={!r}: this version of svrg_optimization trains on one machine; use 'local' or 'device'".format(
+                kind
+            )
         )
     if kind not in LOCAL_STORES:
         raise ValueError(

@@ -5,6 +5,7 @@ r"""The estimator of Johnson & Zhang (2013), on the arrays of one parameter on o
 The gradients are summed over the b rows of the batch B, before ``rescale_grad``; :math:`\mu` is the
 full gradient at the snapshot :math:`\tilde w`, the mean per sample.
 """
+
 from typing import Any
 
 import numpy as np

@@ -5,6 +5,7 @@ r"""The full gradient: summed over the batches, over the devices, and divided by
 A Module's gradient is the sum over the rows of the batch, before ``rescale_grad``, or their mean if the output
 layers have ``normalization='batch'`` or ``'valid'``. `BatchGradient` is the one place that knows the difference.
 """
+
 import math
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -112,7 +113,10 @@ def spread(first: Dict[str, Any], rows: Sequence[int], devices: Sequence[Any]) -
     Always derived from the first device's array, so that a checkpoint that holds this one gives back all of them.
     """
     return [first] + [
-        {name: array.copyto(device) if share == 1 else array.as_in_context(device) * share for name, array in first.items()}
+        {
+            name: array.copyto(device) if share == 1 else array.as_in_context(device) * share
+            for name, array in first.items()
+        }
         for device, share in ((device, count / rows[0]) for device, count in zip(devices[1:], rows[1:]))
     ]
 

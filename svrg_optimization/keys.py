@@ -2,6 +2,7 @@
 
 Pure Python: parameter servers import it while mxnet is half loaded.
 """
+
 from typing import Collection, Iterable
 
 SUFFIX = "_full"
@@ -35,6 +36,6 @@ def check_parameter_names(parameters: Iterable[str]) -> None:
     for name in sorted(names):
         if is_full_gradient_key(name, names):
             raise ValueError(
-                "the symbol has the parameters {!r} and {!r}, but {!r} is the KVStore key of the full gradient of {!r}; "
-                "rename one of them".format(name[: -len(SUFFIX)], name, name, name[: -len(SUFFIX)])
+                "the symbol has the parameters {!r} and {!r}, but {!r} is the KVStore key of the full gradient of "
+                "{!r}; rename one of them".format(name[: -len(SUFFIX)], name, name, name[: -len(SUFFIX)])
             )

@@ -1,4 +1,5 @@
 """The one place that touches what mxnet keeps private. Written against mxnet 1.9.1."""
+
 from typing import Any, Dict, List, Tuple
 
 import numpy as np

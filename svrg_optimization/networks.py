@@ -1,4 +1,5 @@
 """What a network is made of, read from its symbol."""
+
 import json
 from typing import Any, Dict, Iterator, Tuple
 

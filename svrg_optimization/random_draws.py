@@ -4,6 +4,7 @@ The control variate is correlated with the gradient only if both saw the same ma
 saved and set back, but they can be seeded: a `DrawStream` numbers the draws, so that one draw can be made twice,
 and so that training goes on from a checkpoint with the very draws of the uninterrupted run.
 """
+
 import re
 from typing import Any, List
 
@@ -91,7 +92,7 @@ class DrawStream:
 
 
 def _mixed(base: int, number: int) -> int:
-    """A seed of 31 bits for draw `number`: SplitMix64's finaliser (Steele, Lea & Flood, 2014), so that neighbours differ.
+    """A seed of 31 bits for draw `number`: neighbours differ, by SplitMix64 (Steele, Lea & Flood, 2014).
 
     >>> _mixed(1, 1) != _mixed(1, 2)
     True

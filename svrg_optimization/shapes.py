@@ -1,4 +1,5 @@
 """Which batches a bound module can take: asked before anything is reshaped, so that an error loses nothing."""
+
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from mxnet.base import MXNetError
@@ -29,7 +30,8 @@ def inputs(batch: Any) -> Inputs:
     parts = [inputs(part) for part in batch]
     if not parts or any(part.data != parts[0].data for part in parts):
         raise ValueError(
-            "a list of batches, one for each device, must not be empty and they must have the same shapes, not {}".format(
+            "a list of batches, one for each device, must not be empty, and they must have the same shapes, not "
+            "{}".format(
                 [part.data for part in parts]
             )
         )

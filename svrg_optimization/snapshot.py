@@ -1,4 +1,5 @@
 """The snapshot's state: the full gradient, what it was taken from, and how it enters a step."""
+
 from typing import Any, Dict, List, Optional, Sequence
 
 from . import full_gradient

@@ -1,4 +1,5 @@
 """SVRGModule: the Module API; when a snapshot is taken, and how a step is corrected."""
+
 import contextlib
 import logging
 import os
@@ -187,9 +188,7 @@ class SVRGModule(Module):
         if shared_module is not None:
             checks.shared_module(shared_module)
         binding = force_rebind or not self.binded
-        super().bind(
-            data_shapes, label_shapes, for_training, inputs_need_grad, force_rebind, shared_module, grad_req
-        )
+        super().bind(data_shapes, label_shapes, for_training, inputs_need_grad, force_rebind, shared_module, grad_req)
         if binding and for_training:
             self._full_batch_rows = mxnet_internals.rows_on_devices(self)
             self._bind_snapshot(shared_module, grad_req)
@@ -420,7 +419,7 @@ class SVRGModule(Module):
         *,
         batch_end_callback: Callbacks = None,
         epoch: Optional[int] = None,
-        out_grads: OutGrads = None
+        out_grads: OutGrads = None,
     ) -> None:
         r"""Take a snapshot of the weights, and compute the full gradient there over all data.
 
@@ -523,12 +522,14 @@ class SVRGModule(Module):
         if isinstance(train_data, mx.io.MXDataIter) and not self._said_round_batch:
             self._said_round_batch = True
             self.logger.warning(
-                "the full gradient is over the %d samples that the reader gave. One made with round_batch=True, mxnet's "
+                "the full gradient is over the %d samples that the reader gave. One made with round_batch=True, the "
                 "default, leaves out of a pass the rows that it filled up the last batch of the pass before with: use "
                 "round_batch=False", samples,
             )  # fmt: skip
         if samples == 0:
-            raise ValueError("train_data={!r} gave no samples; is it an iterator that can't be reset?".format(train_data))
+            raise ValueError(
+                "train_data={!r} gave no samples; is it an iterator that can't be reset?".format(train_data)
+            )
         return totals, samples
 
     def _finite_norm(self, mean: Dict[str, Any], epoch: Optional[int]) -> float:
@@ -567,7 +568,7 @@ class SVRGModule(Module):
         monitor: Any = None,
         sparse_row_id_fn: Any = None,
         *,
-        full_grads_batch_end_callback: Callbacks = None
+        full_grads_batch_end_callback: Callbacks = None,
     ) -> None:
         """Train, exactly as ``Module.fit``; every `update_freq` epochs an epoch starts with a snapshot.
 

@@ -3,6 +3,7 @@
 Imports nothing of mxnet but ``mxnet.optimizer``: parameter servers unpickle these classes while mxnet is half
 loaded.
 """
+
 import warnings
 from typing import Any, Dict, List, Sequence, Tuple, Union
 
@@ -53,7 +54,10 @@ def _find(name: str) -> type:
     except KeyError:
         raise ValueError(
             "optimizer={!r} is not registered; use an mxnet.optimizer.Optimizer or one of {}".format(
-                name, sorted(known for known in opt.Optimizer.opt_registry if "_svrg" not in known and not known.startswith("_"))
+                name,
+                sorted(
+                    known for known in opt.Optimizer.opt_registry if "_svrg" not in known and not known.startswith("_")
+                ),
             )
         ) from None
 

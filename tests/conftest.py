@@ -1,4 +1,5 @@
 """What every test needs: mxnet imported with its own warnings silenced, and numbers that repeat."""
+
 import warnings
 
 import numpy as np

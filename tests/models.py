@@ -1,4 +1,5 @@
 """The problems of the oracle as mxnet networks, and the parts of a test that every file needs."""
+
 import mxnet as mx
 import numpy as np
 import oracle

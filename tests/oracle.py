@@ -2,6 +2,7 @@
 
 Everything is float64. What mxnet's optimizer operators take as float32 (the learning rate) is rounded to it.
 """
+
 import numpy as np
 
 # ------------------------------------------------------------------------------------- problems: one sample's loss

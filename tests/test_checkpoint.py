@@ -1,4 +1,5 @@
 """Training goes on from a checkpoint bit for bit; a kill at any moment leaves one checkpoint whole."""
+
 import os
 import shutil
 
@@ -112,7 +113,9 @@ def test_a_learning_rate_given_anew_is_used(tmp_path):
     module.save_checkpoint(str(tmp_path / "model"), 2, save_optimizer_states=True)
     resumed = SVRGModule.load(str(tmp_path / "model"), 2, load_optimizer_states=True)
     data, _ = samples(SOFTMAX, 10)
-    resumed.fit(iterator(SOFTMAX, data, 4, np.float32), begin_epoch=2, num_epoch=3, optimizer_params={"learning_rate": 0.0})
+    resumed.fit(
+        iterator(SOFTMAX, data, 4, np.float32), begin_epoch=2, num_epoch=3, optimizer_params={"learning_rate": 0.0}
+    )
     assert_same(weights_of(resumed), weights_of(module))
 
 
@@ -139,7 +142,9 @@ def test_load_returns_a_plain_module_and_no_state_is_saved(tmp_path):
     loaded = SVRGModule.load(prefix, 3, load_optimizer_states=True)
     assert type(loaded) is SVRGModule and loaded.update_freq == 4
     loaded.bind([("data", (4, 3))], [("softmax_label", (4,))])
-    assert_same(*({name: value.asnumpy() for name, value in m._mod_aux.get_params()[0].items()} for m in (loaded, module)))
+    assert_same(
+        *({name: value.asnumpy() for name, value in m._mod_aux.get_params()[0].items()} for m in (loaded, module))
+    )
     assert SVRGModule.load(prefix, 3, load_optimizer_states=True, update_freq=2).update_freq == 2
     assert SVRGModule.load(prefix, 3).update_freq == 2, "the default, without the optimizer's states"
     assert sorted(os.listdir(tmp_path)) == [
@@ -191,7 +196,12 @@ def test_optimizer_states_alone_can_be_saved_and_loaded(tmp_path):
 
 def test_checkpoints_by_mxnets_callback(tmp_path):
     module = new_module()
-    fit(module, 0, 2, callback=mx.callback.module_checkpoint(module, str(tmp_path / "model"), save_optimizer_states=True))
+    fit(
+        module,
+        0,
+        2,
+        callback=mx.callback.module_checkpoint(module, str(tmp_path / "model"), save_optimizer_states=True),
+    )
     assert SVRGModule.load(str(tmp_path / "model"), 2, load_optimizer_states=True).update_freq == 3
 
 

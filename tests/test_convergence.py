@@ -1,4 +1,5 @@
 """What SVRG is for: it reaches the optimum, stays there, and its variance vanishes on the way."""
+
 import logging
 
 import mxnet as mx
@@ -76,8 +77,13 @@ def suboptimality_after(passes, module, x, y, dtype):
     while spent + cost(epochs) <= passes:
         spent += cost(epochs)
         epochs += 1
-    module.fit(train, num_epoch=epochs, initializer=mx.init.Zero(), eval_metric="mse",
-               optimizer_params={"learning_rate": learning_rate(x), "wd": WEIGHT_DECAY, "momentum": 0.9})
+    module.fit(
+        train,
+        num_epoch=epochs,
+        initializer=mx.init.Zero(),
+        eval_metric="mse",
+        optimizer_params={"learning_rate": learning_rate(x), "wd": WEIGHT_DECAY, "momentum": 0.9},
+    )
     return objective(joined(module)) - objective(objective.minimiser())
 
 

@@ -1,4 +1,5 @@
 """No operator of mxnet that draws random numbers is unknown to random_draws."""
+
 import mxnet as mx
 import numpy as np
 import pytest

@@ -1,4 +1,5 @@
 """Unusual programs that plain Module runs: iterators, losses, stores and sharing that a review found broken."""
+
 import logging
 
 import mxnet as mx
@@ -57,7 +58,9 @@ def test_an_optimizer_borrowed_from_a_plain_module(store, tmp_path):
     for actual, wanted in zip(train_steps(module, train, 2), expected):
         assert_same(actual, wanted, **EXACT)
     module.save_checkpoint(str(tmp_path / "model"), 2, save_optimizer_states=True)
-    assert not SVRGModule.load(str(tmp_path / "model"), 2, load_optimizer_states=True)._restoring.scalars.get("momentum")
+    assert not SVRGModule.load(str(tmp_path / "model"), 2, load_optimizer_states=True)._restoring.scalars.get(
+        "momentum"
+    )
 
 
 def test_borrowing_an_optimizer_that_is_not_there():
@@ -105,8 +108,15 @@ def test_mxnets_own_readers(round_batch, tmp_path, caplog):
     data, weights = samples(LINEAR, 10)
     for name, values in (("x", [x for x, _ in data]), ("y", [[y] for _, y in data])):
         np.savetxt(str(tmp_path / name), values, delimiter=",")
-    train = mx.io.CSVIter(data_csv=str(tmp_path / "x"), data_shape=(3,), label_csv=str(tmp_path / "y"),
-                          label_shape=(1,), batch_size=4, label_name="softmax_label", round_batch=round_batch)
+    train = mx.io.CSVIter(
+        data_csv=str(tmp_path / "x"),
+        data_shape=(3,),
+        label_csv=str(tmp_path / "y"),
+        label_shape=(1,),
+        batch_size=4,
+        label_name="softmax_label",
+        round_batch=round_batch,
+    )
     module = SVRGModule(symbol(LINEAR))
     module.bind(train.provide_data, train.provide_label)
     module.init_params(arg_params={name: nd(value, np.float32) for name, value in weights.items()}, aux_params={})

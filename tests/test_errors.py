@@ -1,4 +1,5 @@
 """Bad input gets an error that names argument, value and remedy, and loses nothing."""
+
 import mxnet as mx
 import numpy as np
 import oracle
@@ -25,7 +26,9 @@ def everything(module):
     parts = [module.get_params()[0], module._mod_aux.get_params()[0], module._param_dict[0]]
     on_devices = zip(module._mod_aux._exec_group.param_names, module._mod_aux._exec_group.param_arrays)
     parts.append({name: arrays[0] for name, arrays in on_devices})
-    return {"{}:{}".format(i, name): value.asnumpy().copy() for i, part in enumerate(parts) for name, value in part.items()}
+    return {
+        "{}:{}".format(i, name): value.asnumpy().copy() for i, part in enumerate(parts) for name, value in part.items()
+    }
 
 
 class Broken(mx.io.NDArrayIter):
@@ -55,7 +58,7 @@ def of_shape(data, label):
 BAD_DATA = {
     "no batches": (lambda: [], ValueError, "train_data=.* gave no samples"),
     "an exhausted generator": (lambda: iter([]), ValueError, "gave no samples"),
-    "nan": (lambda: spoiled(np.nan), FloatingPointError, "full gradient of fc_weight, fc_bias in epoch 7 has NaN or Inf.*"
+    "nan": (lambda: spoiled(np.nan), FloatingPointError, "gradient of fc_weight, fc_bias in epoch 7 has NaN or Inf.*"
             "learning rate"),  # fmt: skip
     "inf": (lambda: spoiled(np.inf), FloatingPointError, "in epoch 7 has NaN or Inf"),
     "features": (lambda: of_shape((8, 5), 8), ValueError, r"batch 0 of train_data has data \[\(4, 5\)\].*bound to data"

@@ -1,4 +1,5 @@
 """Everything that Module has works on SVRGModule, with Module's meaning."""
+
 import logging
 import warnings
 from collections import namedtuple
@@ -19,7 +20,9 @@ Batch = namedtuple("Batch", "data label")
 def gradients_of(module):
     """The gradients, added up over the devices."""
     group = module._exec_group
-    return {name: sum(g.asnumpy() for g in on_devices) for name, on_devices in zip(group.param_names, group.grad_arrays)}
+    return {
+        name: sum(g.asnumpy() for g in on_devices) for name, on_devices in zip(group.param_names, group.grad_arrays)
+    }
 
 
 def corrected(weights, snapshot, data, rows, problem=SOFTMAX):
@@ -253,7 +256,14 @@ def test_grad_req_null_leaves_a_parameter_alone(grad_req):
     data, weights = samples(TWO_LAYER, 8)
     train = iterator(TWO_LAYER, data, 4)
     module = SVRGModule(symbol(TWO_LAYER))
-    assert module.symbol.list_arguments() == ["data", "fc1_weight", "fc1_bias", "fc2_weight", "fc2_bias", "softmax_label"]
+    assert module.symbol.list_arguments() == [
+        "data",
+        "fc1_weight",
+        "fc1_bias",
+        "fc2_weight",
+        "fc2_bias",
+        "softmax_label",
+    ]
     module.bind(train.provide_data, train.provide_label, grad_req=grad_req)
     module.init_params(arg_params={name: nd(value) for name, value in weights.items()}, aux_params={})
     module.init_optimizer(optimizer_params={"learning_rate": 0.25})

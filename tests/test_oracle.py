@@ -1,4 +1,5 @@
 """Every step of SVRGModule equals the NumPy oracle."""
+
 import itertools
 
 import mxnet as mx

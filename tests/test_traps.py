@@ -2,6 +2,7 @@
 
 `mutation_run.py` seeds each defect and sees the test fail.
 """
+
 import mxnet as mx
 import numpy as np
 import oracle

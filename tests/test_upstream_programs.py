@@ -1,4 +1,5 @@
 """Programs written for mxnet.contrib.svrg_optimization run when only their import is changed."""
+
 import logging
 import pickle
 
@@ -91,8 +92,8 @@ def test_the_optimizers_by_hand():
 
 
 def test_the_optimizer_is_pickled_for_a_server():
-    optimizer = mx.optimizer.create("_SVRGOptimizer", default_optimizer="sgd", learning_rate=0.5, momentum=0.25,
-                                    param_idx2name={0: "w"}, lr_scheduler=mx.lr_scheduler.FactorScheduler(2))  # fmt: skip
+    settings = dict(learning_rate=0.5, momentum=0.25, lr_scheduler=mx.lr_scheduler.FactorScheduler(2))
+    optimizer = mx.optimizer.create("_SVRGOptimizer", default_optimizer="sgd", param_idx2name={0: "w"}, **settings)
     copy = pickle.loads(pickle.dumps(optimizer, 0))
     assert (copy.lr, copy.momentum, copy.idx2name, copy.lr_scheduler.step) == (0.5, 0.25, {0: "w"}, 2)
     with pytest.raises(AttributeError):
