@@ -9,7 +9,7 @@ INSTALL = @sh tools/install.sh
 RUN = @.venv/bin/python
 
 .NOTPARALLEL:
-.PHONY: help demo test lint types docs mutation clean
+.PHONY: help demo test lint format types docs mutation clean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z]*\): *## */\1: /p' Makefile
@@ -22,9 +22,14 @@ test:  ## all tests, on the installed wheel
 	$(INSTALL) test
 	@sh tools/run_tests.sh $(ARGS)
 
-lint:  ## ruff
+lint:  ## ruff: what it finds wrong, and what isn't formatted
 	$(INSTALL) dev
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format:  ## formats the sources by ruff
+	$(INSTALL) dev
+	$(RUN) -m ruff format .
 
 types:  ## mypy
 	$(INSTALL) dev

@@ -1,4 +1,5 @@
 """What is installed, what importing it takes, and what the tools say on a machine that lacks something."""
+
 import os
 import pathlib
 import re
@@ -91,8 +92,8 @@ def test_importing_the_package_does_not_import_mxnet():
                                  "from svrg_optimization.svrg_optimizer import _SVRGOptimizer"])  # fmt: skip
 def test_the_optimizer_is_unpickled_where_mxnet_is_half_loaded(tmp_path, how):
     path = stub(tmp_path, __init__="", optimizer=HALF_LOADED)
-    code = how + "\n" + (
-        "import pickle, sys, mxnet.optimizer\n"
+    code = how + (
+        "\nimport pickle, sys, mxnet.optimizer\n"
         "optimizer = _SVRGOptimizer(mxnet.optimizer.SGD(rescale_grad=1, idx2name={0: 'w'}, lr=0.5))\n"
         "print(pickle.loads(pickle.dumps(optimizer)).lr)\n"
         "print(sorted(name for name in sys.modules if name.startswith('mxnet')))"
