@@ -1,12 +1,17 @@
-"""What the examples share: what a pass over the data is, a step size from the data, and one classic data set."""
+"""What the examples share: what a pass over the data is, a step size from the data, and one classic data set.
+
+Importing it, before mxnet, also sets what mxnet reads from the environment when it is loaded.
+"""
 import math
 import os
 
-import numpy as np
-from sklearn.datasets import load_digits
-
+# Networks as small as these gain nothing from threads, and lose much where other programs keep the processors busy.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # mxnet would say on stderr, for every network, which library of kernels it uses.
 os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")
+
+import numpy as np
+from sklearn.datasets import load_digits
 
 
 def passes_after(epochs, update_freq):

@@ -13,9 +13,9 @@ import argparse
 import logging
 import sys
 
+import _common
 import mxnet as mx
 import numpy as np
-from _common import epochs_within, passes_after, step_size, with_bias
 from sklearn.datasets import load_diabetes, load_svmlight_file
 
 from svrg_optimization import SVRGModule
@@ -41,7 +41,7 @@ class LeastSquares:
     """The exact solution; its parts are small matrices, however many samples there are."""
 
     def __init__(self, x, y):
-        rows = with_bias(x)
+        rows = _common.with_bias(x)
         self.moments = rows.T @ rows / len(rows)
         self.solution = np.linalg.lstsq(self.moments, rows.T @ y / len(rows), rcond=None)[0].ravel()
 
@@ -101,23 +101,23 @@ def main():
     data, validation = load(args.data, args.batch_size)
     (x, y), (x_validation, y_validation) = data, validation
     # A squared loss is curved alike everywhere, so that the longest sample must not be stepped over.
-    args.lr = args.lr or step_size(x, args.batch_size, curvature=1, of_samples=np.max)
+    args.lr = args.lr or _common.step_size(x, args.batch_size, curvature=1, of_samples=np.max)
     print("{} samples, {} features, batches of {}, step {:.3g}".format(*x.shape, args.batch_size, args.lr), flush=True)
     least_squares = LeastSquares(x, y)
 
     sgd = train(mx.mod.Module(network(), label_names=["label"]), data, validation, args.passes, args, least_squares)
     module = SVRGModule(network(), label_names=["label"], update_freq=args.update_freq)
-    epochs = epochs_within(args.passes, args.update_freq)
+    epochs = _common.epochs_within(args.passes, args.update_freq)
     svrg = train(module, data, validation, epochs, args, least_squares)
 
     print("\nMean squared errors (1 is that of the mean label), after so many passes over the data:\n")
     print("           training, above the least      validation")
     print("passes            SGD        SVRG         SGD    SVRG")
     for epoch, (training, validation_error) in enumerate(svrg, 1):
-        passes = passes_after(epoch, args.update_freq)
+        passes = _common.passes_after(epoch, args.update_freq)
         print("{:6}{:15.2e}{:12.2e}{:12.4f}{:8.4f}".format(
             passes, sgd[passes - 1][0], training, sgd[passes - 1][1], validation_error))  # fmt: skip
-    exact = np.mean((with_bias(x_validation) @ least_squares.solution - y_validation.ravel()) ** 2)
+    exact = np.mean((_common.with_bias(x_validation) @ least_squares.solution - y_validation.ravel()) ** 2)
     print("\nLeast squares has a validation error of {:.4f}.".format(exact))
 
 

@@ -14,9 +14,9 @@ Training is Module's own `fit`: SGD and SVRG differ in the class that is made, a
 import argparse
 import time
 
+import _common
 import mxnet as mx
 import numpy as np
-from _common import digits, epochs_within, passes_after, step_size, with_bias
 from matplotlib.figure import Figure
 from sklearn.datasets import load_breast_cancer
 
@@ -33,7 +33,7 @@ def load(dataset):
         x, y = load_breast_cancer(return_X_y=True)
         x = (x - x.mean(axis=0)) / x.std(axis=0)
     else:
-        x, digit = digits()
+        x, digit = _common.digits()
         y = digit % 2
     return x, y.reshape(-1, 1)
 
@@ -42,7 +42,7 @@ class Loss:
     """f(w) = mean of log(1 + exp(-z)) over the samples + wd/2 ||w||^2, in float64; the bias isn't regularised."""
 
     def __init__(self, x, y, wd):
-        self.rows = with_bias(x)
+        self.rows = _common.with_bias(x)
         self.y = y.ravel()
         self.wd = np.append(np.full(x.shape[1], wd), 0.0)
         self.minimum = self.at(self.newton())
@@ -118,8 +118,8 @@ def measure(x, y, args, loss):
             passes = list(range(args.passes + 1))
         else:
             module = SVRGModule(network(), label_names=["label"], update_freq=UPDATE_FREQ)
-            epochs = epochs_within(args.passes, UPDATE_FREQ)
-            passes = [passes_after(epoch, UPDATE_FREQ) for epoch in range(epochs + 1)]
+            epochs = _common.epochs_within(args.passes, UPDATE_FREQ)
+            passes = [_common.passes_after(epoch, UPDATE_FREQ) for epoch in range(epochs + 1)]
         started = time.time()
         print("{:4} {}: training ...".format(method, dtype), end=" ", flush=True)
         gaps = train(module, Shuffled(x, y, args.batch_size, dtype), len(passes) - 1, args.lr, args.wd, loss)
@@ -186,7 +186,7 @@ def main():
 
     x, y = load(args.dataset)
     # The second derivative of the logistic loss is at most 1/4.
-    args.lr = args.lr or step_size(x, args.batch_size, curvature=1 / 4)
+    args.lr = args.lr or _common.step_size(x, args.batch_size, curvature=1 / 4)
     loss = Loss(x, y, args.wd)
     problem = "{}: {} samples, {} features, batches of {}, step {:.3g}".format(
         args.dataset, *x.shape, args.batch_size, args.lr
@@ -195,9 +195,9 @@ def main():
     curves = measure(x, y, args, loss)
     print_table(curves)
     draw(curves, "L2-regularised logistic regression\n" + problem, args.output)
-    ends = ", ".join("{} at {:.0e}".format(" ".join(key), gaps[-1]) for key, (_, gaps) in curves.items())
-    print("\nThe same constant step for all, and the loss above its minimum ends with {}: SGD's noise keeps it away, "
-          "SVRG's vanishes.\nThe picture is {}".format(ends, args.output))  # fmt: skip
+    ends = ", ".join("{} {:.0e}".format(" ".join(key), gaps[-1]) for key, (_, gaps) in curves.items())
+    print("\nAll took the same constant step, and ended above the minimum by: {}.".format(ends))
+    print("SGD is kept away by the noise of its gradients; SVRG's noise vanishes. The picture is {}".format(args.output))
 
 
 if __name__ == "__main__":

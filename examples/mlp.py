@@ -12,9 +12,9 @@ import argparse
 import logging
 import sys
 
+import _common
 import mxnet as mx
 import numpy as np
-from _common import digits
 from mxnet.gluon import nn
 
 from svrg_optimization import SVRGModule
@@ -42,7 +42,7 @@ def main():
     np.random.seed(0)
     mx.random.seed(0)
 
-    x, y = digits()
+    x, y = _common.digits()
     order = np.random.permutation(len(y))
     train, rest = order[:1440], order[1440:]
     di = mx.io.NDArrayIter(x[train], y[train], args.batch_size, shuffle=True, label_name="label")

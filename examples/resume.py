@@ -17,9 +17,9 @@ import os
 import tempfile
 import warnings
 
+import _common
 import mxnet as mx
 import numpy as np
-from _common import digits
 
 from svrg_optimization import SVRGModule
 
@@ -77,7 +77,7 @@ def main():
     if args.directory:
         os.makedirs(args.directory, exist_ok=True)
 
-    x, y = digits()
+    x, y = _common.digits()
     data = mx.io.NDArrayIter(x[:960], y[:960], batch_size=32, label_name="label")
     with tempfile.TemporaryDirectory() as temporary:
         prefix = os.path.join(args.directory or temporary, "digits")
