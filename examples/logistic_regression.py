@@ -197,7 +197,7 @@ def main():
     draw(curves, "L2-regularised logistic regression\n" + problem, args.output)
     ends = ", ".join("{} {:.0e}".format(" ".join(key), gaps[-1]) for key, (_, gaps) in curves.items())
     print("\nAll took the same constant step, and ended above the minimum by: {}.".format(ends))
-    print("SGD is kept away by the noise of its gradients; SVRG's noise vanishes. The picture is {}".format(args.output))
+    print("SGD is kept away by the noise of its gradients; SVRG's noise vanishes. Picture: {}".format(args.output))
 
 
 if __name__ == "__main__":
