@@ -1,4 +1,5 @@
 """Settings of Sphinx: `make docs`."""
+
 import pathlib
 import sys
 import warnings
