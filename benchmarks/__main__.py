@@ -1,0 +1,87 @@
+"""The benchmark: ``python -m benchmarks``, or ``--quick`` for a first look."""
+
+import argparse
+import pathlib
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+
+from . import convergence, memory, report, snapshot_pass, steps
+from .workloads import MEMORY_ONLY, WORKLOADS
+
+PARTS = ("steps", "memory", "snapshot-pass", "convergence")
+
+
+class Settings(NamedTuple):
+    """What is measured. The command line has an option for each number."""
+
+    workloads: Sequence[str]
+    memory: Sequence[str]
+    sizes: Sequence[int]
+    rounds: int
+    seconds: float
+    patience: float
+
+
+FULL = Settings(list(WORKLOADS), [*WORKLOADS, *MEMORY_ONLY], (5_000, 50_000, 463_000), 5, 0.5, 30)
+QUICK = Settings(["linear", "softmax", "mlp", "lenet"], ["lenet"], (5_000,), 3, 0.1, 0.5)
+
+
+def run(settings: Settings, parts: Sequence[str]) -> Dict[str, Any]:
+    """All results, as they are written to JSON."""
+    results: Dict[str, Any] = {
+        "environment": report.environment(),
+        "settings": settings._asdict(),
+        "steps": {}, "memory": {}, "snapshot_pass": {}, "convergence": {},
+    }  # fmt: skip
+    for warning in report.warnings_about(results["environment"]):
+        print("Note: {}.".format(warning), flush=True)
+
+    def each(part: str, names: Sequence[Any], measure: Callable[[Any], Any]) -> None:
+        for name in names if part in parts else ():
+            started = time.perf_counter()
+            results[part.replace("-", "_")][str(name)] = measure(name)
+            print("{} {}: {:.0f} s".format(part, name, time.perf_counter() - started), flush=True)
+
+    each("steps", settings.workloads, lambda name: steps.measure(WORKLOADS[name], settings.rounds, settings.seconds))
+    each("memory", settings.memory, lambda name: memory.measure(name, min(settings.rounds, 3)))
+    each("snapshot-pass", [max(settings.sizes)], lambda n: snapshot_pass.measure(n, settings.rounds))
+    each("convergence", settings.sizes, lambda n: convergence.measure(n, settings.rounds, settings.patience))
+    return results
+
+
+def main(arguments: Optional[List[str]] = None) -> None:
+    """Measure, print the tables, and write results.md, results.json and results.png."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
+    parser.add_argument("--quick", action="store_true", help="under two minutes, on a part of it")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[*PARTS, *WORKLOADS, *MEMORY_ONLY],
+        metavar="WHAT",
+        default=[],
+        help="parts ({}) or workloads ({}); default all".format(", ".join(PARTS), ", ".join(WORKLOADS)),
+    )
+    parser.add_argument("--rounds", type=int, help="how often each contender is timed")
+    parser.add_argument("--seconds", type=float, help="how long a sample of step times takes at least")
+    parser.add_argument("--sizes", type=int, nargs="+", metavar="N", help="rows of the convergence comparison")
+    parser.add_argument("--patience", type=float, help="seconds after which a method is said not to converge")
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("out", "benchmarks"), metavar="DIRECTORY")
+    chosen = parser.parse_args(arguments)
+
+    settings = QUICK if chosen.quick else FULL
+    given = {name: getattr(chosen, name) for name in ("rounds", "seconds", "sizes", "patience")}
+    settings = settings._replace(**{name: value for name, value in given.items() if value is not None})
+    parts = [part for part in PARTS if part in chosen.only]
+    names = [name for name in chosen.only if name not in PARTS]
+    if names:
+        settings = settings._replace(workloads=[name for name in names if name in WORKLOADS], memory=names)
+        # A workload alone asks for its times and memory; a part alone, for all its workloads.
+        if not {"steps", "memory"} & set(parts):
+            parts += ["steps", "memory"]
+    results = run(settings, parts or PARTS)
+    report.save(results, chosen.output)
+    print("\n" + report.markdown(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The benchmark runs and writes what it says. It is no test of speed: nothing here looks at a time."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def run(module, *arguments):
+    """What a command of the benchmark prints. In a process of its own: it imports upstream's module, too."""
+    ended = subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)], cwd=str(ROOT), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, universal_newlines=True, timeout=300, check=False,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The directory that a small run has written, and what it printed."""
+    directory = tmp_path_factory.mktemp("out") / "new"
+    printed = run("benchmarks", "--only", "steps", "linear", "snapshot-pass", "convergence", "--rounds", 1,
+                  "--seconds", 0, "--sizes", 500, "--patience", 0.05, "--output", directory)  # fmt: skip
+    return directory, printed
+
+
+def test_the_json_has_every_contender_and_the_ratios(report):
+    results = json.loads((report[0] / "results.json").read_text("utf-8"))
+    times = results["steps"]["linear"]
+    assert set(times) == {"floor", "Module", "ours", "upstream"}
+    assert all(len(samples) == 1 and samples[0] > 0 for samples in times.values())
+    assert results["ratios"]["linear"] == {
+        "upstream/ours": times["upstream"][0] / times["ours"][0],
+        "ours/Module": times["ours"][0] / times["Module"][0],
+        "ours/floor": times["ours"][0] / times["floor"][0],
+    }
+    assert set(results["snapshot_pass"]["500"]) == {"ours", "NumPy"}
+    assert results["environment"]["mxnet"] == "1.9.1"
+
+
+def test_the_convergence_comparison_has_scikit_learn_and_both_targets(report):
+    methods = json.loads((report[0] / "results.json").read_text("utf-8"))["convergence"]["500"]
+    solvers = {"scikit-learn " + solver for solver in ("sag", "saga", "lbfgs", "newton-cholesky")}
+    assert {"ours", "upstream"} | solvers <= set(methods)
+    for reached in methods.values():
+        assert [each["target"] for each in reached] == [1e-6, 1e-10]
+    exact = methods["scikit-learn newton-cholesky"][1]
+    assert exact["iterations"] < 10 and exact["best"] < 1e-10 and len(exact["seconds"]) == 1
+
+
+def test_the_tables_are_printed_and_written(report):
+    directory, printed = report
+    written = (directory / "results.md").read_text("utf-8")
+    assert written in printed
+    assert "| linear 90 features, batch 100, 5k rows |" in written
+    assert "| upstream/ours | ours/Module | ours/floor |" in written
+    assert "| scikit-learn sag |" in written
+    assert (directory / "results.png").stat().st_size > 10_000
+
+
+def test_memory_is_measured_in_a_process():
+    idle, fitted = (float(run("benchmarks.memory", contender, "softmax")) for contender in ("idle", "ours"))
+    assert fitted > idle > 10
+
+
+def test_the_profile_names_the_phases():
+    printed = run("benchmarks.profile_step", "linear", "--seconds", 0, "--functions", 3)
+    for phase in ("forward, snapshot", "correction", "update", "metric", "full pass", "fit, undisturbed"):
+        assert "| {} |".format(phase) in printed
+    assert "3 due to restriction" in printed
