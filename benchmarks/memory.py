@@ -1,4 +1,4 @@
-"""Peak memory of `fit`, each contender in a process of its own, above that of a process that only imports mxnet."""
+"""Peak memory of `fit`, each contender in a process of its own, beside that of a process that only imports mxnet."""
 
 import argparse
 import functools
@@ -30,11 +30,11 @@ def peak() -> float:
 
 
 def measure(name: str, repeats: int) -> Dict[str, float]:
-    """MB above an idle process, by contender: the median of so many processes."""
+    """MB, by contender, and of an idle process: medians of so many processes."""
     from .contenders import CONTENDERS, MEMORY_MODES
 
     names = [*CONTENDERS, *(MEMORY_MODES if name in CONVNETS else ())]
-    return {contender: _median(contender, name, repeats) - _median(IDLE, "", repeats) for contender in names}
+    return {IDLE: _median(IDLE, "", repeats), **{contender: _median(contender, name, repeats) for contender in names}}
 
 
 @functools.lru_cache(maxsize=None)

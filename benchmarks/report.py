@@ -143,14 +143,18 @@ def _steps(steps: Dict[str, Any]) -> str:
 
 
 def _memory(memory: Dict[str, Dict[str, float]]) -> str:
-    names = list(max(memory.values(), key=len))
+    # The longest row has the memory modes, which only some networks are measured in.
+    names = [name for name in max(memory.values(), key=len) if name != "idle"]
+    compared = [("ours", "upstream"), ("ours", "Module")] + [(name, "Module") for name in names[3:]]
     rows = []
     for workload, peaks in memory.items():
-        row = [TITLES[workload]] + [_number(peaks[name]) if name in peaks else "" for name in names]
-        row += [_times(peaks["ours"] / peaks["upstream"]), _times(peaks["ours"] / peaks["Module"])]
-        rows.append(row + [_times(peaks[name] / peaks["Module"]) if name in peaks else "" for name in names[3:]])
-    ratio_names = ["ours/upstream", "ours/Module"] + [name + "/Module" for name in names[3:]]
-    return table(["workload"] + names + ratio_names, rows)
+        above = {name: peak - peaks["idle"] for name, peak in peaks.items()}
+        row = [TITLES[workload]] + [_number(above[name]) if name in above else "" for name in names]
+        for name, other in compared:
+            # Of a few MB, most is chance.
+            row.append(_times(above[name] / above[other]) if above.get(name, 0) > 0 and above[other] > 5 else "")
+        rows.append(row)
+    return table(["workload", *names, *("/".join(pair) for pair in compared)], rows)
 
 
 def _snapshot_pass(passes: Dict[str, Dict[str, List[float]]]) -> str:
