@@ -1,6 +1,7 @@
 """The one place that touches what mxnet keeps private. Written against mxnet 1.9.1."""
 
-from typing import Any, Dict, List, Tuple
+import contextlib
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 from mxnet.executor_manager import _split_input_slice
@@ -104,6 +105,85 @@ def preload(module: Any, arg_params: Any, aux_params: Any, states_file: Any) -> 
     module._aux_params = aux_params
     module.params_initialized = True
     module._preload_opt_states = states_file
+
+
+def executors(module: Any) -> List[Any]:
+    """The executor of each device, for the shape last bound or reshaped to."""
+    return module._exec_group.execs
+
+
+def storage_types(module: Any) -> List[str]:
+    """The storage types of all arrays that a bound module computes with."""
+    return [array.stype for executor in executors(module) for array in executor.arg_arrays]
+
+
+def has_groups_of_contexts(module: Any) -> bool:
+    """Whether parts of the network are placed by `group2ctxs`."""
+    return module._group2ctxs is not None
+
+
+def auxiliary_states(module: Any) -> List[Any]:
+    """The auxiliary states (running statistics) on all devices."""
+    return [array for on_devices in module._exec_group.aux_arrays for array in on_devices]
+
+
+def replace_executors(
+    module: Any,
+    inputs_of: Optional[Any] = None,
+    gradients_into: Optional[List[Dict[str, Any]]] = None,
+    memory_of: Optional[Any] = None,
+) -> None:
+    """Bind a module's executors anew, on its own weights and auxiliary states.
+
+    Parameters
+    ----------
+    module : Module
+        Bound, and in the shape that it was bound to.
+    inputs_of : Module, optional
+        Whose data, label and state arrays to use, instead of the module's own.
+    gradients_into : list of dict of str to NDArray, optional
+        For each device, by parameter, arrays that every backward adds its gradient to. Without it, the module's own
+        gradient arrays, written as before.
+    memory_of : Module, optional
+        Whose executors' memory to use for what is computed on the way.
+    """
+    group = module._exec_group
+    for k, old in enumerate(group.execs):
+        inputs = inputs_of._exec_group.execs[k].arg_dict if inputs_of is not None else old.arg_dict
+        arguments = {
+            name: array if name in group.param_names else inputs[name] for name, array in old.arg_dict.items()
+        }
+        grads = {name: array for name, array in old.grad_dict.items() if array is not None}
+        requests = dict.fromkeys(grads, "write")
+        if gradients_into is not None:
+            grads = gradients_into[k]
+            requests = dict.fromkeys(grads, "add")
+        group.execs[k] = group.symbol.bind(
+            group.contexts[k], arguments, grads, {**dict.fromkeys(arguments, "null"), **requests}, old.aux_dict or None,
+            shared_exec=memory_of._exec_group.execs[k] if memory_of is not None else None,
+        )  # fmt: skip
+    group._default_execs = None
+    group._collect_arrays()
+
+
+@contextlib.contextmanager
+def borrowed_executors(module: Any) -> Iterator[None]:
+    """Give a module its executors back at the end of the block."""
+    group = module._exec_group
+    kept = list(group.execs), group._default_execs, group.data_shapes, group.label_shapes
+    try:
+        yield
+    finally:
+        group.execs[:], group._default_execs, group.data_shapes, group.label_shapes = kept
+        module._data_shapes, module._label_shapes = kept[2:]
+        group.batch_size = None
+        group.data_layouts = group.decide_slices(group.data_shapes)
+        group._collect_arrays()
+
+
+def place(module: Any, contexts: List[Any]) -> None:
+    """Choose the devices of a module that isn't bound yet, as many as it was made for."""
+    module._context = contexts
 
 
 # Where an optimizer keeps how far training has come: device id -> index or key -> number of updates.

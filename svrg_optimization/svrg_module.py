@@ -11,8 +11,8 @@ import mxnet as mx
 from mxnet.model import BatchEndParam
 from mxnet.module import Module
 
-from . import call_order, checkpoint, checks, full_gradient, mxnet_internals, shapes
-from .batches import Rows, TrueRows, batch_axes, whole_data
+from . import call_order, checkpoint, checks, full_gradient, mxnet_internals, shapes, strategies
+from .batches import TrueRows, batch_axes, whole_data
 from .full_gradient import BatchGradient, OnDevices
 from .keys import check_parameter_names, full_gradient_key
 from .networks import couples_rows
@@ -64,6 +64,12 @@ class SVRGModule(Module):
     update_freq : int
         Number of epochs between two snapshots, at least 1. The default, 2, is Johnson & Zhang's choice for convex
         problems (they take 5 for nets).
+    overlap : bool, optional
+        Whether the gradient at the snapshot is computed at the same time as that at the current weights, on further cpu
+        ids. By default, if cores are idle: twice the OpenMP threads fit on those that there are, and the network isn't
+        small.
+    save_memory : bool
+        Whether the snapshot is computed in the memory of the live network, one after the other.
 
     Raises
     ------
@@ -102,10 +108,17 @@ class SVRGModule(Module):
         group2ctxs: Any = None,
         compression_params: Optional[Mapping[str, Any]] = None,
         update_freq: int = 2,
+        *,
+        overlap: Optional[bool] = None,
+        save_memory: bool = False
     ) -> None:
         checks.compression(compression_params)
         checks.work_load(work_load_list, context)
+        if overlap and save_memory:
+            raise ValueError("overlap=True with save_memory=True: passes that run at the same time can't share memory; "
+                             "choose one")  # fmt: skip
         self.update_freq = update_freq
+        self._overlap, self._save_memory = overlap, save_memory
         arguments = (symbol, data_names, label_names, logger, context, work_load_list, fixed_param_names,
                      state_names, group2ctxs)  # fmt: skip
         super().__init__(*arguments)
@@ -129,6 +142,9 @@ class SVRGModule(Module):
         self._batch: Any = None
         self._corrected = False
         self._overtaken = False
+        # Whether backward() has left gradients that update() is to use.
+        self._gradients_pending = False
+        self._monitored = False
         self._said_plain = False
         self._said_round_batch = False
         # The rows of a full batch on each device: as bound, whatever batch was the last one.
@@ -209,9 +225,19 @@ class SVRGModule(Module):
         if isinstance(grad_req, dict):
             # The snapshot's input gradients are of no use.
             grad_req = {name: grad_req[name] if name in parameters else "null" for name in grad_req}
+        if shared_snapshot is None:
+            strategy = strategies.choose(self, self._overlap, self._save_memory)
+            placed = strategy.contexts(mxnet_internals.contexts(self))
+        else:
+            strategy = strategies.for_sharer_of(shared_module._strategy)
+            placed = mxnet_internals.contexts(shared_snapshot)
+        mxnet_internals.place(self._mod_aux, placed)
         self._mod_aux.bind(
             self.data_shapes, self.label_shapes, force_rebind=True, shared_module=shared_snapshot, grad_req=grad_req
         )
+        self._strategy = strategy(self, self._mod_aux, self._draws)
+        if shared_snapshot is None:
+            self._strategy.bound()
         if self._restoring is not None:
             self._restore_snapshot(self._restoring)
         self._snapshot.convert(mxnet_internals.gradients(self))
@@ -351,21 +377,8 @@ class SVRGModule(Module):
             return
         self._draws.advance()
         super().forward(data_batch, is_train)
-        self._draws.repeat()
-        self._forward_snapshot(data_batch)
+        self._strategy.forward(data_batch)
         self._corrected = True
-
-    def _forward_snapshot(self, data_batch: Any) -> None:
-        # A reshape of self, by a batch of another shape or by the user, is followed here and not sooner:
-        # evaluation doesn't pay for it.
-        if (self._mod_aux.data_shapes, self._mod_aux.label_shapes) != (self.data_shapes, self.label_shapes):
-            self._mod_aux.reshape(self.data_shapes, self.label_shapes)
-        self._copy_states()
-        self._mod_aux.forward(data_batch, is_train=True)
-
-    def _copy_states(self) -> None:
-        if mxnet_internals.state_names(self):
-            self._mod_aux.set_states(states=self.get_states(merge_multi_context=False))
 
     def backward(self, out_grads: OutGrads = None) -> None:
         """Compute the gradients, and turn them into variance-reduced gradients if there is a snapshot.
@@ -386,15 +399,13 @@ class SVRGModule(Module):
         """
         if self._overtaken:
             raise RuntimeError("backward() after update_full_grads() needs a new forward(): the snapshot has moved")
+        self._gradients_pending = True
         super().backward(_heads(self, out_grads, self._batch))
         if not self._corrected:
             return
-        self._mod_aux.backward(_heads(self._mod_aux, out_grads, self._batch))
-        self._snapshot.correct(
-            mxnet_internals.gradients(self),
-            mxnet_internals.gradients(self._mod_aux),
-            self._batch_gradient.rows_in_step(mxnet_internals.rows_on_devices(self)),
-        )
+        self._strategy.backward(self._batch, lambda module: _heads(module, out_grads, self._batch))
+        rows = self._batch_gradient.rows_in_step(mxnet_internals.rows_on_devices(self))
+        self._strategy.correct(self._snapshot, rows)
 
     def update(self) -> None:
         """Let the user's optimizer update the weights by the gradients that `backward` left.
@@ -410,6 +421,7 @@ class SVRGModule(Module):
         if self._optimizer_draws and self._snapshot.taken:
             self._draws.advance()
         super().update()
+        self._gradients_pending = False
 
     # --------------------------------------------------------------------------------------- the full gradient
 
@@ -494,29 +506,18 @@ class SVRGModule(Module):
         self, train_data: Any, callbacks: Callbacks, epoch: Optional[int], out_grads: OutGrads
     ) -> Tuple[OnDevices, int]:
         """The sum of all samples' gradients at the snapshot, on each device, and the number of samples."""
-        module = self._mod_aux
         true_rows = TrueRows(
             batch_axes(self.data_shapes),
             batch_axes(self.label_shapes),
             lambda rows: not self._rows_are_independent and shapes.can_reshape_to(self, rows),
         )
-        totals = full_gradient.zeros_for(mxnet_internals.gradients(module))
         samples = 0
         self._draws.advance()
-        with whole_data(train_data):
+        with whole_data(train_data), self._strategy.full_pass(self._batch_gradient, self._is_free()) as total:
             for nbatch, batch in enumerate(train_data):
                 shapes.check(self, batch, nbatch)
                 for part in true_rows.of(batch):
-                    self._copy_states()
-                    # Module can't be reshaped with labels that it isn't bound to; head gradients may still want them.
-                    inputs = part if self.label_shapes or not isinstance(part, Rows) else part._replace(label=[])
-                    module.forward(inputs, is_train=True)
-                    module.backward(_heads(module, out_grads, part))
-                    weight = getattr(part, "weight", 1)
-                    rows = self._batch_gradient.rows_in_sum(mxnet_internals.rows_on_devices(module))
-                    full_gradient.add_batch(
-                        totals, mxnet_internals.gradients(module), [weight * count for count in rows]
-                    )
+                    total.add(part, lambda module, part: _heads(module, out_grads, part))
                 samples += true_rows.count(batch)
                 _call(callbacks, BatchEndParam(epoch=epoch, nbatch=nbatch, eval_metric=None, locals=locals()))
         if isinstance(train_data, mx.io.MXDataIter) and not self._said_round_batch:
@@ -530,7 +531,19 @@ class SVRGModule(Module):
             raise ValueError(
                 "train_data={!r} gave no samples; is it an iterator that can't be reset?".format(train_data)
             )
-        return totals, samples
+        return total.totals, samples
+
+    def _is_free(self) -> bool:
+        """Whether the live network may take part in a full pass."""
+        # It must have the snapshot's weights, and nobody may miss its gradients or watch its outputs.
+        devices_agree = len(mxnet_internals.contexts(self)) == 1 or mxnet_internals.kvstore(self) is not None
+        dense = all(stype == "default" for stype in mxnet_internals.storage_types(self))
+        return devices_agree and dense and not (self._gradients_pending or self._monitored or self.inputs_need_grad)
+
+    def install_monitor(self, mon: Any) -> None:
+        """Install a monitor on the live network, which then takes no part in full passes."""
+        super().install_monitor(mon)
+        self._monitored = True
 
     def _finite_norm(self, mean: Dict[str, Any], epoch: Optional[int]) -> float:
         norms = full_gradient.norms(mean)

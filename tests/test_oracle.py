@@ -82,6 +82,17 @@ def test_every_step_equals_the_oracle(
     compare(problem, optimizer, n=n, batch_size=4, devices=devices, store=store, update_freq=update_freq, dtype=dtype)
 
 
+@pytest.mark.parametrize("strategy", ["serial", "overlapped", "memory saving"], indirect=True)
+@pytest.mark.parametrize("n", [8, 10], ids=["even", "ragged"])
+@pytest.mark.parametrize("devices, store, update_on_kvstore", STORES)
+@pytest.mark.parametrize("problem", oracle.PROBLEMS, ids=repr)
+def test_every_step_equals_the_oracle_by_every_strategy(
+    problem, devices, store, update_on_kvstore, n, strategy, monkeypatch
+):
+    monkeypatch.setenv("MXNET_UPDATE_ON_KVSTORE", str(update_on_kvstore))
+    compare(problem, "momentum", n=n, batch_size=4, devices=devices, store=store)
+
+
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     problem=st.sampled_from(oracle.PROBLEMS),

@@ -1,0 +1,276 @@
+"""How the gradient at the snapshot is computed beside that at the live weights: four ways, one result.
+
+================ =====================================================================================================
+`Serial`         after the live weights, on the same devices
+`SharedInputs`   the same for small networks, where a call costs more than what it computes: both read one copy of the
+                 batch, the rule is one call, and the full gradient is summed inside the backward pass
+`Overlapped`     at the same time, on cpu ids of its own, if cores are idle
+`MemorySaving`   after the live backward pass, in the memory that it has left behind
+================ =====================================================================================================
+"""
+import contextlib
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Type
+
+import numpy as np
+from mxnet.module import Module
+
+from . import full_gradient, mxnet_internals, placement
+from .batches import Rows
+from .estimator import FusedRule
+from .full_gradient import BatchGradient, OnDevices
+from .random_draws import DrawStream
+from .snapshot import Snapshot
+
+# Gives a module's head gradients, from its outputs if need be.
+Heads = Callable[[Module], Any]
+
+# Below so many parameters a network is small.
+SMALL = 50000
+
+
+class Serial:
+    """The snapshot after the live weights, through Module.
+
+    Parameters
+    ----------
+    live : Module
+        Bound; its own forward and backward are those of Module.
+    aux : Module
+        The snapshot's.
+    draws : DrawStream
+        Of the random operators of both.
+    """
+
+    def __init__(self, live: Module, aux: Module, draws: DrawStream) -> None:
+        self.live, self.aux, self._draws = live, aux, draws
+
+    @staticmethod
+    def contexts(contexts: Sequence[Any]) -> List[Any]:
+        """Where the snapshot is computed, for live weights on these devices."""
+        return list(contexts)
+
+    def bound(self) -> None:
+        """Prepare, once `aux` is bound."""
+
+    def forward(self, batch: Any) -> None:
+        """What is to be done after the live forward pass."""
+        self._draws.repeat()
+        self._run_forward(batch)
+
+    def _run_forward(self, batch: Any) -> None:
+        # A reshape of the live module, by a batch of another shape or by the user, is followed here and not sooner:
+        # evaluation doesn't pay for it.
+        if (self.aux.data_shapes, self.aux.label_shapes) != (self.live.data_shapes, self.live.label_shapes):
+            self.aux.reshape(self.live.data_shapes, self.live.label_shapes)
+        self.copy_states()
+        self.aux.forward(batch, is_train=True)
+
+    def copy_states(self) -> None:
+        """Let the snapshot see the live states."""
+        if mxnet_internals.state_names(self.live):
+            states = self.live.get_states(merge_multi_context=False)
+            if states[0][0] is not self.aux.get_states(merge_multi_context=False)[0][0]:
+                self.aux.set_states(states=states)
+
+    def backward(self, batch: Any, heads: Heads) -> None:
+        """What is to be done after the live backward pass of `batch`."""
+        self.aux.backward(heads(self.aux))
+
+    def correct(self, snapshot: Snapshot, rows: Sequence[int]) -> None:
+        """Turn the live gradients into variance-reduced gradients."""
+        snapshot.correct(mxnet_internals.gradients(self.live), mxnet_internals.gradients(self.aux), rows)
+
+    @contextlib.contextmanager
+    def full_pass(self, gradient: BatchGradient, live_is_free: bool) -> "Iterator[GradientSum]":
+        """A sum of gradients at the snapshot, for one full pass.
+
+        Parameters
+        ----------
+        gradient : BatchGradient
+            What a batch's gradient is.
+        live_is_free : bool
+            Whether the live weights are the snapshot, and nobody needs what their last pass left behind.
+        """
+        yield GradientSum([self.aux], gradient, self)
+
+
+class GradientSum:
+    """The sum of the gradients of batches, at the weights of `modules`, which take turns."""
+
+    def __init__(self, modules: Sequence[Module], gradient: BatchGradient, strategy: Serial) -> None:
+        self.totals: OnDevices = full_gradient.zeros_for(mxnet_internals.gradients(strategy.live))
+        self._modules, self._gradient, self._strategy = modules, gradient, strategy
+        self._turn = 0
+
+    def add(self, batch: Any, heads: Callable[[Module, Any], Any]) -> None:
+        """Add the gradient of a batch, or of `Rows` times their weight."""
+        module = self._modules[self._turn % len(self._modules)]
+        self._turn += 1
+        self._strategy.copy_states()
+        # Module can't be reshaped with labels that it isn't bound to; head gradients may still want them.
+        inputs = batch if module.label_shapes or not isinstance(batch, Rows) else batch._replace(label=[])
+        # The live module is an SVRGModule, but these passes are plain ones.
+        Module.forward(module, inputs, is_train=True)
+        Module.backward(module, heads(module, batch))
+        self._sum(module, getattr(batch, "weight", 1))
+
+    def _sum(self, module: Module, weight: float) -> None:
+        rows = self._gradient.rows_in_sum(mxnet_internals.rows_on_devices(module))
+        full_gradient.add_batch(self.totals, mxnet_internals.gradients(module), [weight * count for count in rows])
+
+
+class SharedInputs(Serial):
+    """For small networks: the snapshot reads the live module's copy of the batch."""
+
+    def __init__(self, live: Module, aux: Module, draws: DrawStream) -> None:
+        super().__init__(live, aux, draws)
+        self._shapes: Any = None
+        self._shared: Tuple[Any, Any] = (None, None)
+        self._rule: Optional[FusedRule] = None
+
+    def bound(self) -> None:
+        """Bind the snapshot to the live module's inputs."""
+        self._shapes = self._live_shapes()
+        gradients = mxnet_internals.gradients(self.live)
+        types = {arrays[0].dtype for _, arrays in gradients}
+        self._rule = FusedRule(len(gradients)) if types in ({np.float32}, {np.float64}) else None
+        self._share()
+
+    def _live_shapes(self) -> Any:
+        return self.live.data_shapes, self.live.label_shapes
+
+    def _share(self) -> None:
+        mxnet_internals.replace_executors(self.aux, inputs_of=self.live)
+        self._shared = self._executors()
+
+    def _executors(self) -> Tuple[Any, Any]:
+        return mxnet_internals.executors(self.live)[0], mxnet_internals.executors(self.aux)[0]
+
+    def _run_forward(self, batch: Any) -> None:
+        if self._executors() != self._shared:
+            # One of them has been reshaped.
+            super()._run_forward(batch)
+            if self._live_shapes() == self._shapes:
+                self._share()
+                self._run_forward(batch)
+            return
+        for executor in mxnet_internals.executors(self.aux):
+            executor.forward(is_train=True)
+
+    def correct(self, snapshot: Snapshot, rows: Sequence[int]) -> None:
+        """Correct all parameters of a device in one call."""
+        gradients, at_snapshot = mxnet_internals.gradients(self.live), mxnet_internals.gradients(self.aux)
+        full = snapshot.full_gradients
+        if self._rule is None or list(rows) != snapshot.rows or any(name not in full[0] for name, _ in gradients):
+            super().correct(snapshot, rows)
+            return
+        for k, on_device in enumerate(full):
+            self._rule(
+                [arrays[k] for _, arrays in gradients],
+                [arrays[k] for _, arrays in at_snapshot],
+                [on_device[name] for name, _ in gradients],
+            )
+
+    @contextlib.contextmanager
+    def full_pass(self, gradient: BatchGradient, live_is_free: bool) -> "Iterator[GradientSum]":
+        """A sum that the backward pass itself adds to."""
+        if gradient.is_mean or self._rule is None:
+            yield GradientSum([self.aux], gradient, self)
+            return
+        with mxnet_internals.borrowed_executors(self.aux):
+            total = _SumInBackward([self.aux], gradient, self)
+            if (self.aux.data_shapes, self.aux.label_shapes) != self._shapes:
+                self.aux.reshape(*self._shapes)
+            mxnet_internals.replace_executors(self.aux, gradients_into=total.totals)
+            yield total
+
+
+class _SumInBackward(GradientSum):
+    """A sum whose totals are the gradient arrays of the module, with ``grad_req='add'``."""
+
+    def add(self, batch: Any, heads: Callable[[Module, Any], Any]) -> None:
+        """Add the gradient of a batch, or of `Rows` times their weight."""
+        weight = getattr(batch, "weight", 1)
+        self._scale(1 / weight)
+        super().add(batch, heads)
+        self._scale(weight)
+
+    def _sum(self, module: Module, weight: float) -> None:
+        pass
+
+    def _scale(self, factor: float) -> None:
+        # A weight other than 1 belongs to one batch of a full pass at most.
+        if factor != 1:
+            for on_device in self.totals:
+                for array in on_device.values():
+                    array *= factor
+
+
+class Overlapped(Serial):
+    """The snapshot at the same time as the live weights, on cpu ids of its own."""
+
+    @staticmethod
+    def contexts(contexts: Sequence[Any]) -> List[Any]:
+        """As many further cpu ids."""
+        return placement.beside(contexts)
+
+    @contextlib.contextmanager
+    def full_pass(self, gradient: BatchGradient, live_is_free: bool) -> "Iterator[GradientSum]":
+        """A sum to which the live module adds every other batch, if it is free."""
+        if not live_is_free:
+            yield GradientSum([self.aux], gradient, self)
+            return
+        # Running statistics are the live module's alone: a full pass leaves them as they were.
+        states = mxnet_internals.auxiliary_states(self.live)
+        kept = [state.copy() for state in states]
+        try:
+            yield GradientSum([self.aux, self.live], gradient, self)
+        finally:
+            for state, value in zip(states, kept):
+                value.copyto(state)
+
+
+class MemorySaving(Serial):
+    """The snapshot in the memory of the live executors, once their backward pass is over."""
+
+    def bound(self) -> None:
+        """Let the snapshot compute in the live module's memory, on its copy of the batch."""
+        mxnet_internals.replace_executors(self.aux, inputs_of=self.live, memory_of=self.live)
+
+    def forward(self, batch: Any) -> None:
+        """Nothing: the live backward pass needs what the live forward pass left in memory."""
+
+    def backward(self, batch: Any, heads: Heads) -> None:
+        """Forward and backward at the snapshot; the live outputs are kept."""
+        outputs = [output for executor in mxnet_internals.executors(self.live) for output in executor.outputs]
+        kept = [output.copy() for output in outputs]
+        super().forward(batch)
+        super().backward(batch, heads)
+        for output, value in zip(outputs, kept):
+            value.copyto(output)
+
+
+def choose(live: Module, overlap: Optional[bool], save_memory: bool) -> Type[Serial]:
+    """The strategy for a bound module.
+
+    Raises
+    ------
+    ValueError
+        `overlap` is asked for together with `save_memory`, or where it can't be had.
+    """
+    contexts = mxnet_internals.contexts(live)
+    overlaps = placement.overlaps(overlap, contexts)
+    plain = not mxnet_internals.has_groups_of_contexts(live) and all(
+        stype == "default" for stype in mxnet_internals.storage_types(live)
+    )
+    if save_memory:
+        return MemorySaving if plain else Serial
+    size = sum(int(np.prod(shape)) for shape in mxnet_internals.parameter_shapes(live).values())
+    if plain and size < SMALL and not overlap:
+        return SharedInputs
+    return Overlapped if overlaps and not mxnet_internals.has_groups_of_contexts(live) else Serial
+
+
+def for_sharer_of(strategy: Serial) -> Type[Serial]:
+    """The strategy for a module that shares weights and memory with one of this strategy."""
+    return MemorySaving if isinstance(strategy, MemorySaving) else Serial
