@@ -126,9 +126,9 @@ def whole_data(data: Any) -> Iterator[None]:
 
     An NDArrayIter that discards the rows of its last batch, or keeps them for the next epoch, pads them meanwhile.
     """
-    handling = getattr(data, "last_batch_handle", "pad")
-    pads = handling != "pad" and all(array.stype == "default" for _, array in data.data)
+    pads = isinstance(data, mx.io.NDArrayIter) and data.last_batch_handle != "pad" and _is_dense(data)
     if pads:
+        handling = data.last_batch_handle
         data.last_batch_handle = "pad"
     _restart(data)
     try:
@@ -139,7 +139,15 @@ def whole_data(data: Any) -> Iterator[None]:
         _restart(data)
 
 
+def _is_dense(data: mx.io.NDArrayIter) -> bool:
+    return all(getattr(array, "stype", None) == "default" for _, array in data.data)
+
+
 def _restart(data: Any) -> None:
+    if isinstance(data, mx.io.MXDataIter):
+        # mxnet's own readers lose their place if they are reset before they have been read to the end.
+        for _ in data:
+            pass
     for method in ("hard_reset", "reset"):
         if hasattr(data, method):
             getattr(data, method)()

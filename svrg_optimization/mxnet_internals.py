@@ -150,9 +150,7 @@ def replace_executors(
     group = module._exec_group
     for k, old in enumerate(group.execs):
         inputs = inputs_of._exec_group.execs[k].arg_dict if inputs_of is not None else old.arg_dict
-        arguments = {
-            name: array if name in group.param_names else inputs[name] for name, array in old.arg_dict.items()
-        }
+        arguments = {name: array if name in group.param_names else inputs[name] for name, array in old.arg_dict.items()}
         grads = {name: array for name, array in old.grad_dict.items() if array is not None}
         requests = dict.fromkeys(grads, "write")
         if gradients_into is not None:

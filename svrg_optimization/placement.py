@@ -3,6 +3,7 @@
 mxnet has one worker thread for each cpu id, and its operators accept arrays of different cpu ids: a snapshot that is
 bound to ``cpu(1)`` runs while the live weights run on ``cpu(0)``.
 """
+
 import os
 from typing import List, Mapping, Optional, Sequence
 

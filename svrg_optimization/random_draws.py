@@ -49,8 +49,8 @@ class DrawStream:
     Parameters
     ----------
     active : bool
-        Whether the network draws at all: seeding costs about 1.5 ms, and a network without random operators never
-        pays it.
+        Whether anything draws: the network, or an optimizer like SGLD, from `activate` on. Seeding costs about 1.5 ms,
+        and a run without random draws never pays it.
 
     Examples
     --------

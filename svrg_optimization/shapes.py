@@ -31,9 +31,7 @@ def inputs(batch: Any) -> Inputs:
     if not parts or any(part.data != parts[0].data for part in parts):
         raise ValueError(
             "a list of batches, one for each device, must not be empty, and they must have the same shapes, not "
-            "{}".format(
-                [part.data for part in parts]
-            )
+            "{}".format([part.data for part in parts])
         )
     return Inputs(*([(len(parts) * shape[0],) + shape[1:] for shape in shapes] for shapes in parts[0]))
 

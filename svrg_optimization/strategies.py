@@ -8,6 +8,7 @@
 `MemorySaving`   after the live backward pass, in the memory that it has left behind
 ================ =====================================================================================================
 """
+
 import contextlib
 from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Type
 

@@ -90,7 +90,7 @@ class SVRGModule(Module):
     >>> output = mx.sym.LinearRegressionOutput(output, mx.sym.Variable('label'))
     >>> module = SVRGModule(output, label_names=['label'], update_freq=2)
     >>> train = mx.io.NDArrayIter(data, label, batch_size=1, label_name='label')
-    >>> module.fit(train, eval_metric='mse', num_epoch=20, optimizer_params={'learning_rate': 0.1})
+    >>> module.fit(train, eval_metric='mse', num_epoch=40, optimizer_params={'learning_rate': 0.1})
     >>> module.get_params()[0]['fc_weight'].asnumpy().round(5).tolist()
     [[2.0]]
     """
@@ -110,7 +110,7 @@ class SVRGModule(Module):
         update_freq: int = 2,
         *,
         overlap: Optional[bool] = None,
-        save_memory: bool = False
+        save_memory: bool = False,
     ) -> None:
         checks.compression(compression_params)
         checks.work_load(work_load_list, context)
@@ -152,6 +152,8 @@ class SVRGModule(Module):
         # The numbers of the user's optimizer when it was installed.
         self._optimizer_at_start: Dict[str, float] = {}
         self._restoring: Optional[checkpoint.State] = None
+        # How the gradient at the snapshot is computed; chosen in bind().
+        self._strategy: strategies.Serial
 
     @property
     def update_freq(self) -> int:
@@ -193,8 +195,11 @@ class SVRGModule(Module):
 
         Raises
         ------
+        TypeError
+            `shared_module` is no Module.
         ValueError
-            `grad_req` is 'add' for a parameter, or gradients of the inputs are asked for without training.
+            `grad_req` is 'add' for a parameter or can't be understood, or gradients of the inputs are asked for without
+            training.
         RuntimeError
             `shared_module` isn't bound or has no weights yet.
         """
@@ -215,7 +220,7 @@ class SVRGModule(Module):
         if isinstance(shared_module, SVRGModule) and set(parameters) == set(
             mxnet_internals.parameter_names(shared_module)
         ):
-            shared_snapshot = shared_module._mod_aux
+            shared_snapshot, shared_strategy = shared_module._mod_aux, shared_module._strategy
             if not shared_snapshot.params_initialized:
                 shared_snapshot.set_params(*shared_module.get_params())
             self._snapshot = shared_module._snapshot
@@ -229,7 +234,7 @@ class SVRGModule(Module):
             strategy = strategies.choose(self, self._overlap, self._save_memory)
             placed = strategy.contexts(mxnet_internals.contexts(self))
         else:
-            strategy = strategies.for_sharer_of(shared_module._strategy)
+            strategy = strategies.for_sharer_of(shared_strategy)
             placed = mxnet_internals.contexts(shared_snapshot)
         mxnet_internals.place(self._mod_aux, placed)
         self._mod_aux.bind(
@@ -437,8 +442,9 @@ class SVRGModule(Module):
 
         .. math:: \tilde w = w, \qquad \mu = \frac{1}{n} \sum_{i=1}^{n} \nabla f_i(\tilde w)
 
-        Padded rows (``batch.pad``) don't count. The iterator is reset before and after. An NDArrayIter that discards
-        the rows of its last batch, or keeps them for the next epoch, gives them all the same (unless they are sparse).
+        Padded rows (``batch.pad``) don't count. The iterator is reset before and after (mxnet's own readers, which lose
+        their place otherwise, are read to the end first). An NDArrayIter that discards the rows of its last batch, or
+        keeps them for the next epoch, gives them all the same, unless they are sparse.
 
         Parameters
         ----------
@@ -684,7 +690,7 @@ class SVRGModule(Module):
         FileNotFoundError
             There is no such checkpoint.
         ValueError
-            The files were not saved together.
+            The files were not saved together, or the ``.svrg`` file is damaged.
 
         Examples
         --------

@@ -67,10 +67,22 @@ def learning_rate(x):
     return 2.0 ** np.round(np.log2(0.5 / expected))
 
 
+class Shuffled(mx.io.NDArrayIter):
+    """In a new order after each reset; with shuffle=True, NDArrayIter makes float32 of float64."""
+
+    def reset(self):
+        order = mx.nd.array(np.random.permutation(self.data[0][1].shape[0]), dtype=np.int32)
+        self.data, self.label = ([(name, mx.nd.take(array, order)) for name, array in arrays]
+                                 for arrays in (self.data, self.label))  # fmt: skip
+        super().reset()
+
+
 def suboptimality_after(passes, module, x, y, dtype):
     """f - f* once the gradient has been evaluated `passes` times for every sample."""
     objective = Objective(x, y)
-    train = mx.io.NDArrayIter(nd(x, dtype), nd(y, dtype), BATCH, shuffle=True)
+    train = Shuffled(nd(x, dtype), nd(y, dtype), BATCH)
+    assert next(train).data[0].dtype == dtype
+    train.reset()
     update_freq = getattr(module, "update_freq", None)
     cost = lambda epoch: 1 if update_freq is None else 2 + (epoch % update_freq == 0)  # noqa: E731
     epochs, spent = 0, 0

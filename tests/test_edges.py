@@ -102,31 +102,65 @@ def test_an_optimizer_installed_while_bound_for_inference():
 # ------------------------------------------------------------------------------------------------ iterators and losses
 
 
-@pytest.mark.parametrize("round_batch", [False, True])
-def test_mxnets_own_readers(round_batch, tmp_path, caplog):
-    """They are read whole if they don't fill the last batch from the start, which is said once."""
-    data, weights = samples(LINEAR, 10)
+def csv_reader(folder, n, round_batch):
+    """(reader, samples, start weights) of a linear problem in CSV files."""
+    data, weights = samples(LINEAR, n)
     for name, values in (("x", [x for x, _ in data]), ("y", [[y] for _, y in data])):
-        np.savetxt(str(tmp_path / name), values, delimiter=",")
-    train = mx.io.CSVIter(
-        data_csv=str(tmp_path / "x"),
-        data_shape=(3,),
-        label_csv=str(tmp_path / "y"),
-        label_shape=(1,),
-        batch_size=4,
-        label_name="softmax_label",
-        round_batch=round_batch,
-    )
-    module = SVRGModule(symbol(LINEAR))
-    module.bind(train.provide_data, train.provide_label)
-    module.init_params(arg_params={name: nd(value, np.float32) for name, value in weights.items()}, aux_params={})
-    module.init_optimizer()
+        np.savetxt(str(folder / name), values, delimiter=",")
+    reader = mx.io.CSVIter(data_csv=str(folder / "x"), data_shape=(3,), label_csv=str(folder / "y"), label_shape=(1,),
+                           batch_size=4, label_name="softmax_label", round_batch=round_batch)  # fmt: skip
+    return reader, data, weights
+
+
+@pytest.mark.parametrize("n", [10, 12, 1001])
+@pytest.mark.parametrize("used", ["new", "reset", "begun", "read"])
+def test_mxnets_own_readers_are_read_whole(used, n, tmp_path):
+    train, data, weights = csv_reader(tmp_path, n, round_batch=False)
+    module = start(SVRGModule(symbol(LINEAR)), train, weights, np.float32)
+    for _ in range(3):
+        if used == "reset":
+            train.reset()
+        elif used == "begun":
+            next(train)
+        elif used == "read":
+            list(train)
+        module.update_full_grads(train)
+        assert_same(full_gradients(module), expected_full(weights, data, 4, LINEAR), rtol=1e-5, atol=1e-5)
+
+
+def test_fit_reads_mxnets_own_readers_whole(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    train, _, _ = csv_reader(tmp_path, 1001, round_batch=False)
+    steps = []
+    SVRGModule(symbol(LINEAR), update_freq=2).fit(
+        train, num_epoch=6, eval_metric="mse", optimizer_params={"learning_rate": 0.0},
+        batch_end_callback=lambda param: steps.append(param.epoch),
+    )  # fmt: skip
+    assert caplog.text.count("samples=1001 ") == 3
+    assert [steps.count(epoch) for epoch in range(6)] == [251] * 6
+
+
+def test_readers_that_may_skip_rows_are_mentioned_once(tmp_path, caplog):
+    train, _, weights = csv_reader(tmp_path, 10, round_batch=True)
+    module = start(SVRGModule(symbol(LINEAR)), train, weights, np.float32)
     for _ in range(3):
         module.update_full_grads(train)
-        if not round_batch:
-            assert_same(full_gradients(module), expected_full(weights, data, 4, LINEAR), rtol=1e-5, atol=1e-5)
-        list(train)
     assert caplog.text.count("use round_batch=False") == 1
+
+
+def test_an_iterator_that_only_looks_like_an_ndarrayiter():
+    data, weights = samples(SOFTMAX, 8)
+    train = iterator(SOFTMAX, data, 4)
+    module = ready(SOFTMAX, weights, train)
+
+    class Other:
+        last_batch_handle = "discard"
+
+        def __iter__(self):
+            return iter(train)
+
+    module.update_full_grads(Other())
+    assert_same(full_gradients(module), expected_full(weights, data, 4), **EXACT)
 
 
 @pytest.mark.parametrize("work_load_list", [[1, 1], [3, 1]], ids=str)

@@ -1,4 +1,5 @@
 """The examples run, end, and show what they say they show."""
+
 import bz2
 import os
 import pathlib

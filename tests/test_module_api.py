@@ -232,6 +232,16 @@ def test_head_gradients_given_as_arrays():
         assert_same(weights_of(module), next(expected), **EXACT)
 
 
+def test_outputs_are_those_of_the_live_weights(trained):
+    module, data, _, _ = trained()
+    plain = mx.mod.Module(symbol(SOFTMAX))
+    plain.bind([mx.io.DataDesc("data", (4, 3), np.float64)], [mx.io.DataDesc("softmax_label", (4,), np.float64)])
+    plain.set_params(*module.get_params())
+    for each in (module, plain):
+        each.forward_backward(batch_of(data, range(4)))
+    np.testing.assert_array_equal(*(each.get_outputs()[0].asnumpy() for each in (module, plain)))
+
+
 def test_input_gradients_are_those_of_the_current_weights(trained):
     data, weights = samples(SOFTMAX, 8)
     train = iterator(SOFTMAX, data, 4)
