@@ -2,6 +2,7 @@
 
 Importing it, before mxnet, also sets what mxnet reads from the environment when it is loaded.
 """
+
 import math
 import os
 

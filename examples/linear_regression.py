@@ -9,6 +9,7 @@ gradients go.
 
 You should see SVRG close in on the least squares solution, while SGD, at the same constant step, stays above it.
 """
+
 import argparse
 import logging
 import sys

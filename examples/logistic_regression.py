@@ -11,6 +11,7 @@ stops, and the same as a picture, svrg_logistic_regression.png.
 
 Training is Module's own `fit`: SGD and SVRG differ in the class that is made, and in nothing else.
 """
+
 import argparse
 import time
 

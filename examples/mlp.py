@@ -8,6 +8,7 @@ epochs. For nets Johnson & Zhang take one every 5 epochs.
 
 You should see the training loss fall epoch by epoch, and about 98 of 100 digits of the validation data told right.
 """
+
 import argparse
 import logging
 import sys

@@ -12,6 +12,7 @@ order of the samples is yours: this iterator always gives the same one.
 
 You should see "identical", and for contrast a difference.
 """
+
 import argparse
 import os
 import tempfile

@@ -217,8 +217,10 @@ class SVRGModule(Module):
     def _bind_snapshot(self, shared_module: Optional[Module], grad_req: Any) -> None:
         shared_snapshot = None
         parameters = mxnet_internals.parameter_names(self)
-        if isinstance(shared_module, SVRGModule) and set(parameters) == set(
-            mxnet_internals.parameter_names(shared_module)
+        if (
+            isinstance(shared_module, SVRGModule)
+            and shared_module._mod_aux.binded
+            and set(parameters) == set(mxnet_internals.parameter_names(shared_module))
         ):
             shared_snapshot, shared_strategy = shared_module._mod_aux, shared_module._strategy
             if not shared_snapshot.params_initialized:
