@@ -590,6 +590,7 @@ class SVRGModule(Module):
         sparse_row_id_fn: Any = None,
         *,
         full_grads_batch_end_callback: Callbacks = None,
+        snapshot_data: Any = None,
     ) -> None:
         """Train, exactly as ``Module.fit``; every `update_freq` epochs an epoch starts with a snapshot.
 
@@ -599,6 +600,9 @@ class SVRGModule(Module):
             As for ``Module.fit``.
         full_grads_batch_end_callback : callable or list of callables, optional
             `batch_end_callback` for `update_full_grads`.
+        snapshot_data : DataIter, optional
+            Another iterator over the same samples for the full passes, with larger batches for instance, if that is
+            faster. By default `train_data`.
 
         Raises
         ------
@@ -617,7 +621,8 @@ class SVRGModule(Module):
         def take_snapshot_if_due() -> None:
             epoch = next(epochs)
             if not self._snapshot.taken or epoch % self.update_freq == 0:
-                self.update_full_grads(train_data, batch_end_callback=full_grads_batch_end_callback, epoch=epoch)
+                data = train_data if snapshot_data is None else snapshot_data
+                self.update_full_grads(data, batch_end_callback=full_grads_batch_end_callback, epoch=epoch)
 
         # BaseModule.fit starts to iterate exactly once an epoch, after bind and init.
         super().fit(

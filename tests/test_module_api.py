@@ -470,6 +470,19 @@ def test_fit_takes_snapshots_when_due(caplog):
     assert epochs == [2, 3, 6], "none yet; then every third"
 
 
+def test_fit_with_other_batches_for_the_full_passes():
+    data, weights = samples(SOFTMAX, 10)
+    train = iterator(SOFTMAX, data, 4)
+    module = ready(SOFTMAX, weights, train)
+    passes = []
+    module.fit(
+        train, num_epoch=4, snapshot_data=iterator(SOFTMAX, data, 5), full_grads_batch_end_callback=passes.append
+    )
+    assert [param.nbatch for param in passes] == [0, 1, 0, 1]
+    *_, expected = oracle.svrg(SOFTMAX, weights, data, oracle.Optimizer, batch_size=4, epochs=4, update_freq=2)
+    assert_same(weights_of(module), expected, **EXACT)
+
+
 def test_the_log_has_a_line_for_each_snapshot(caplog):
     caplog.set_level(logging.INFO)
     data, weights = samples(SOFTMAX, 10)
