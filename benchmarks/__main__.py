@@ -20,10 +20,11 @@ class Settings(NamedTuple):
     rounds: int
     seconds: float
     patience: float
+    processes: int
 
 
-FULL = Settings(list(WORKLOADS), [*WORKLOADS, *MEMORY_ONLY], (5_000, 50_000, 463_000), 5, 0.5, 30)
-QUICK = Settings(["linear", "softmax", "mlp", "lenet"], ["lenet"], (5_000,), 3, 0.1, 0.5)
+FULL = Settings(list(WORKLOADS), [*WORKLOADS, *MEMORY_ONLY], (5_000, 50_000, 463_000), 5, 0.5, 30.0, 3)
+QUICK = Settings(["linear", "softmax", "mlp", "lenet"], ["lenet"], (5_000,), 3, 0.1, 2.0, 1)
 
 
 def run(settings: Settings, parts: Sequence[str]) -> Dict[str, Any]:
@@ -43,7 +44,7 @@ def run(settings: Settings, parts: Sequence[str]) -> Dict[str, Any]:
             print("{} {}: {:.0f} s".format(part, name, time.perf_counter() - started), flush=True)
 
     each("steps", settings.workloads, lambda name: steps.measure(WORKLOADS[name], settings.rounds, settings.seconds))
-    each("memory", settings.memory, lambda name: memory.measure(name, min(settings.rounds, 3)))
+    each("memory", settings.memory, lambda name: memory.measure(name, settings.processes))
     each("snapshot-pass", [max(settings.sizes)], lambda n: snapshot_pass.measure(n, settings.rounds))
     each("convergence", settings.sizes, lambda n: convergence.measure(n, settings.rounds, settings.patience))
     return results
@@ -65,11 +66,12 @@ def main(arguments: Optional[List[str]] = None) -> None:
     parser.add_argument("--seconds", type=float, help="how long a sample of step times takes at least")
     parser.add_argument("--sizes", type=int, nargs="+", metavar="N", help="rows of the convergence comparison")
     parser.add_argument("--patience", type=float, help="seconds after which a method is said not to converge")
+    parser.add_argument("--processes", type=int, help="how often the peak memory of each contender is measured")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("out", "benchmarks"), metavar="DIRECTORY")
     chosen = parser.parse_args(arguments)
 
     settings = QUICK if chosen.quick else FULL
-    given = {name: getattr(chosen, name) for name in ("rounds", "seconds", "sizes", "patience")}
+    given = {name: getattr(chosen, name) for name in ("rounds", "seconds", "sizes", "patience", "processes")}
     settings = settings._replace(**{name: value for name, value in given.items() if value is not None})
     parts = [part for part in PARTS if part in chosen.only]
     names = [name for name in chosen.only if name not in PARTS]

@@ -24,8 +24,8 @@ _QUIET = logging.getLogger("benchmarks.quiet")
 _QUIET.setLevel(logging.CRITICAL)
 
 CONTENDERS = ("Module", "ours", "upstream")
-# Settings of ours that are compared by memory alone: name -> arguments of SVRGModule. None in a version without any.
-MEMORY_MODES: Dict[str, Dict[str, Any]] = {}
+# Settings of ours that are compared by memory alone: name -> arguments of SVRGModule.
+MEMORY_MODES: Dict[str, Dict[str, Any]] = {"save_memory": {"save_memory": True}}
 
 
 def make(contender: str, symbol: Any, update_freq: int = UPDATE_FREQ) -> Any:
