@@ -23,7 +23,7 @@ class Settings(NamedTuple):
     processes: int
 
 
-FULL = Settings(list(WORKLOADS), [*WORKLOADS, *MEMORY_ONLY], (5_000, 50_000, 463_000), 5, 0.5, 30.0, 3)
+FULL = Settings(list(WORKLOADS), [*WORKLOADS, *MEMORY_ONLY], (5_000, 50_000, 463_000), 5, 0.5, 20.0, 3)
 QUICK = Settings(["linear", "softmax", "mlp", "lenet"], ["lenet"], (5_000,), 3, 0.1, 2.0, 1)
 
 

@@ -220,7 +220,8 @@ def _grouped_bars(axes: Any, groups: Sequence[str], series: Dict[str, Sequence[O
         axes.bar(places, [float("nan") if value is None else value for value in values], width, label=name)
     axes.set_xticks(range(len(groups)))
     axes.set_xticklabels(groups)
-    axes.set_yscale("log")
+    if any(value is not None for values in series.values() for value in values):
+        axes.set_yscale("log")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncol=4, frameon=False, fontsize="small")
 
 

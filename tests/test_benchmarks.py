@@ -75,3 +75,10 @@ def test_the_profile_names_the_phases():
     for phase in ("forward, snapshot", "correction", "update", "metric", "full pass", "fit, undisturbed"):
         assert "| {} |".format(phase) in printed
     assert "3 due to restriction" in printed
+
+
+def test_nobody_converges_without_patience(tmp_path):
+    printed = run("benchmarks", "--only", "convergence", "--sizes", 100, "--patience", 0, "--rounds", 1,
+                  "--output", tmp_path)  # fmt: skip
+    assert "| ours | never (" in printed
+    assert (tmp_path / "results.png").exists()
