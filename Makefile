@@ -9,10 +9,10 @@ INSTALL = @sh tools/install.sh
 RUN = @.venv/bin/python
 
 .NOTPARALLEL:
-.PHONY: help demo test lint format types docs mutation clean
+.PHONY: help demo test lint format types docs bench bench-quick mutation clean
 
 help:  ## what there is to make
-	@sed -n 's/^\([a-z]*\): *## */\1: /p' Makefile
+	@sed -n 's/^\([a-z-]*\): *## */\1: /p' Makefile
 
 demo:  ## SVRG against SGD, as a table and as a picture, svrg_logistic_regression.png
 	$(INSTALL) examples
@@ -38,6 +38,14 @@ types:  ## mypy
 docs:  ## the documentation, in docs/_build/html; a warning is an error
 	$(INSTALL) docs
 	$(RUN) -m sphinx -W --keep-going -q docs docs/_build/html
+
+bench:  ## all benchmarks, on an idle machine: half an hour
+	$(INSTALL) bench
+	$(RUN) -m benchmarks $(ARGS)
+
+bench-quick:  ## a part of them, in a minute or two
+	$(INSTALL) bench
+	$(RUN) -m benchmarks --quick $(ARGS)
 
 mutation:  ## seeds defects, and sees a test fail for each
 	$(INSTALL) test

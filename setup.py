@@ -8,7 +8,7 @@ from setuptools import setup
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.*)"', (HERE / "svrg_optimization" / "__init__.py").read_text("utf-8"))
 
-EXAMPLES = ["scikit-learn>=1.0", "matplotlib>=3.5"]
+EXAMPLES = ["scikit-learn>=1.2", "matplotlib>=3.5"]
 TEST = ["pytest>=7.4", "pytest-xdist>=3.3", "hypothesis>=6.80", *EXAMPLES]  # which are tested too
 DOCS = ["sphinx>=7.0", "numpydoc>=1.5", "myst-parser>=2.0"]
 
@@ -28,6 +28,7 @@ setup(
     extras_require={
         "test": TEST,
         "examples": EXAMPLES,
+        "bench": [*EXAMPLES, "cyanure>=1.1"],
         "docs": DOCS,
         # What ruff calls formatted depends on its version.
         "dev": [*TEST, *DOCS, "ruff>=0.17,<0.18", "mypy>=1.8"],

@@ -102,50 +102,80 @@ def test_an_optimizer_installed_while_bound_for_inference():
 # ------------------------------------------------------------------------------------------------ iterators and losses
 
 
-def csv_reader(folder, n, round_batch):
-    """(reader, samples, start weights) of a linear problem in CSV files."""
-    data, weights = samples(LINEAR, n)
-    for name, values in (("x", [x for x, _ in data]), ("y", [[y] for _, y in data])):
-        np.savetxt(str(folder / name), values, delimiter=",")
-    reader = mx.io.CSVIter(data_csv=str(folder / "x"), data_shape=(3,), label_csv=str(folder / "y"), label_shape=(1,),
-                           batch_size=4, label_name="softmax_label", round_batch=round_batch)  # fmt: skip
-    return reader, data, weights
+class Reader(mx.io.MXDataIter):
+    """Stands for mxnet's own readers, whose threads make a poor test: reset before its end, it gives rows twice."""
+
+    def __init__(self, problem, data, batch_size):
+        self._rows = iterator(problem, data, batch_size)
+        self.batch_size, self._left = batch_size, []
+        self._load()
+
+    def __del__(self):
+        pass
+
+    provide_data = property(lambda self: self._rows.provide_data)
+    provide_label = property(lambda self: self._rows.provide_label)
+
+    def _load(self):
+        self._rows.reset()
+        self._left += list(self._rows)
+
+    def reset(self):
+        self._load()
+
+    def next(self):
+        if not self._left:
+            raise StopIteration
+        return self._left.pop(0)
 
 
-@pytest.mark.parametrize("n", [10, 12, 1001])
 @pytest.mark.parametrize("used", ["new", "reset", "begun", "read"])
-def test_mxnets_own_readers_are_read_whole(used, n, tmp_path):
-    train, data, weights = csv_reader(tmp_path, n, round_batch=False)
-    module = start(SVRGModule(symbol(LINEAR)), train, weights, np.float32)
+def test_mxnets_own_readers_are_read_whole(used):
+    data, weights = samples(LINEAR, 10)
+    train = Reader(LINEAR, data, 4)
+    module = start(SVRGModule(symbol(LINEAR)), train, weights)
     for _ in range(3):
         if used == "reset":
             train.reset()
         elif used == "begun":
-            next(train)
+            next(train, None)
         elif used == "read":
             list(train)
         module.update_full_grads(train)
-        assert_same(full_gradients(module), expected_full(weights, data, 4, LINEAR), rtol=1e-5, atol=1e-5)
+        assert_same(full_gradients(module), expected_full(weights, data, 4, LINEAR), **EXACT)
+        assert len(list(train)) == 3
 
 
-def test_fit_reads_mxnets_own_readers_whole(tmp_path, caplog):
+def test_fit_reads_mxnets_own_readers_whole(caplog):
     caplog.set_level(logging.INFO)
-    train, _, _ = csv_reader(tmp_path, 1001, round_batch=False)
     steps = []
     SVRGModule(symbol(LINEAR), update_freq=2).fit(
-        train, num_epoch=6, eval_metric="mse", optimizer_params={"learning_rate": 0.0},
+        Reader(LINEAR, samples(LINEAR, 10)[0], 4), num_epoch=6, eval_metric="mse",
         batch_end_callback=lambda param: steps.append(param.epoch),
     )  # fmt: skip
-    assert caplog.text.count("samples=1001 ") == 3
-    assert [steps.count(epoch) for epoch in range(6)] == [251] * 6
+    assert caplog.text.count("samples=10 ") == 3
+    assert [steps.count(epoch) for epoch in range(6)] == [3] * 6
 
 
-def test_readers_that_may_skip_rows_are_mentioned_once(tmp_path, caplog):
-    train, _, weights = csv_reader(tmp_path, 10, round_batch=True)
-    module = start(SVRGModule(symbol(LINEAR)), train, weights, np.float32)
+def test_readers_that_may_skip_rows_are_mentioned_once(caplog):
+    data, weights = samples(LINEAR, 10)
+    train = Reader(LINEAR, data, 4)
+    module = start(SVRGModule(symbol(LINEAR)), train, weights)
     for _ in range(3):
         module.update_full_grads(train)
     assert caplog.text.count("use round_batch=False") == 1
+
+
+def test_a_csv_file(tmp_path):
+    """One of mxnet's readers itself, read once from start to end."""
+    data, weights = samples(LINEAR, 12)
+    for name, values in (("x", [x for x, _ in data]), ("y", [[y] for _, y in data])):
+        np.savetxt(str(tmp_path / name), values, delimiter=",")
+    train = mx.io.CSVIter(data_csv=str(tmp_path / "x"), data_shape=(3,), label_csv=str(tmp_path / "y"),
+                          label_shape=(1,), batch_size=4, label_name="softmax_label", round_batch=False)  # fmt: skip
+    module = start(SVRGModule(symbol(LINEAR)), train, weights, np.float32)
+    module.update_full_grads(train)
+    assert_same(full_gradients(module), expected_full(weights, data, 4, LINEAR), rtol=1e-5, atol=1e-5)
 
 
 def test_an_iterator_that_only_looks_like_an_ndarrayiter():
