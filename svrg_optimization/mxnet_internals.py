@@ -184,10 +184,6 @@ def place(module: Any, contexts: List[Any]) -> None:
     module._context = contexts
 
 
-# Where an optimizer keeps how far training has come: device id -> index or key -> number of updates.
-UPDATE_COUNTS = "_all_index_update_counts"
-
-
 def update_counts(wrapped_optimizer: Any) -> Dict[int, Dict[Any, int]]:
     """The optimizer's number of updates, by device id and by index or key. Its own dict: change it to restore."""
-    return getattr(wrapped_optimizer, UPDATE_COUNTS)
+    return wrapped_optimizer._all_index_update_counts

@@ -257,19 +257,18 @@ def choose(live: Module, overlap: Optional[bool], save_memory: bool) -> Type[Ser
     Raises
     ------
     ValueError
-        `overlap` is asked for together with `save_memory`, or where it can't be had.
+        `overlap` is asked for where it can't be had.
     """
     contexts = mxnet_internals.contexts(live)
     overlaps = placement.overlaps(overlap, contexts)
-    plain = not mxnet_internals.has_groups_of_contexts(live) and all(
-        stype == "default" for stype in mxnet_internals.storage_types(live)
-    )
+    grouped = mxnet_internals.has_groups_of_contexts(live)
+    plain = not grouped and all(stype == "default" for stype in mxnet_internals.storage_types(live))
     if save_memory:
         return MemorySaving if plain else Serial
     size = sum(int(np.prod(shape)) for shape in mxnet_internals.parameter_shapes(live).values())
     if plain and size < SMALL and not overlap:
         return SharedInputs
-    return Overlapped if overlaps and not mxnet_internals.has_groups_of_contexts(live) else Serial
+    return Overlapped if overlaps and not grouped else Serial
 
 
 def for_sharer_of(strategy: Serial) -> Type[Serial]:
