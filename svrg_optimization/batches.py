@@ -1,6 +1,7 @@
 """The batches of a data iterator, reduced to their true rows: what the iterator padded does not count."""
 
 import contextlib
+import math
 from typing import Any, Iterator, List, NamedTuple, Sequence
 
 import mxnet as mx
@@ -117,6 +118,40 @@ class TrueRows:
     def _rows(self, batch: Rows, rows: List[int], weight: float) -> Rows:
         return Rows(
             take_rows(batch.data, self._data_axes, rows), take_rows(batch.label, self._label_axes, rows), weight
+        )
+
+
+def rows_at_once(samples: int, least: int, most: int) -> int:
+    """How many rows to take at once, at least and at most so many: best such that all batches are full.
+
+    >>> rows_at_once(5000, 100, 1700), rows_at_once(4999, 100, 1700), rows_at_once(5000, 100, 90)
+    (1250, 1667, 100)
+    """
+    most = min(most, samples)
+    if most <= least:
+        return least
+    for rows in range(most, max(least, most // 2), -1):
+        if samples % rows == 0:
+            return rows
+    return max(least, math.ceil(samples / math.ceil(samples / most)))
+
+
+def can_regroup(data: Any) -> bool:
+    """Whether `regrouped` takes this iterator: an NDArrayIter itself, over dense arrays, with the rows along axis 0."""
+    return type(data) is mx.io.NDArrayIter and data.layout.startswith("N") and _is_dense(data)
+
+
+def regrouped(data: Any, rows: int) -> Iterator[mx.io.DataBatch]:
+    """The samples of an NDArrayIter, each once, in batches of so many rows; the last one is padded."""
+    sources = [[array for _, array in pairs] for pairs in (data.data, data.label)]
+    full = data.num_data - data.num_data % rows
+    for start in range(0, full, rows):
+        # These are views, where the iterator would copy.
+        yield mx.io.DataBatch(*([array[start : start + rows] for array in arrays] for arrays in sources), pad=0)
+    pad = full + rows - data.num_data
+    if pad < rows:
+        yield mx.io.DataBatch(
+            *([mx.nd.concat(array[full:], array[:pad], dim=0) for array in arrays] for arrays in sources), pad=pad
         )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from .estimator import full_gradient_dtype, widened
 from .keys import full_gradient_key
 from .mxnet_internals import GradientsOnDevices
-from .networks import operators
+from .networks import heads, operators
 
 # Parameter name -> array, for each device.
 OnDevices = List[Dict[str, Any]]
@@ -35,6 +35,9 @@ class BatchGradient:
     is_mixed : bool
         Some output layers sum and some average. Such a gradient is taken for a sum, which is exact as long as all
         batches have as many rows.
+    adds_rows : bool
+        It is known that a batch of more rows has a gradient with more terms. A network that averages on its own,
+        before a MakeLoss for instance, can't be told from one that adds.
 
     Examples
     --------
@@ -43,6 +46,8 @@ class BatchGradient:
     True
     >>> BatchGradient(mx.sym.SoftmaxOutput(data)).is_mean
     False
+    >>> BatchGradient(mx.sym.SoftmaxOutput(data)).adds_rows, BatchGradient(mx.sym.MakeLoss(data)).adds_rows
+    (True, False)
     """
 
     def __init__(self, symbol: Any) -> None:
@@ -53,6 +58,7 @@ class BatchGradient:
         ]
         self.is_mixed = len(set(losses)) == 2
         self.is_mean = bool(losses) and all(losses)
+        self.adds_rows = not any(losses) and all(name in _ADDING or name == "BlockGrad" for name, _ in heads(symbol))
 
     def rows_in_sum(self, rows: Sequence[int]) -> List[int]:
         """What turns each device's gradient, of so many rows, into the sum over its rows."""
@@ -63,9 +69,11 @@ class BatchGradient:
         return [1] * len(rows) if self.is_mean else list(rows)
 
 
-# The layers with a `normalization` of the gradient, and those that always sum.
-_LOSSES = ("SoftmaxOutput", "Softmax", "MakeLoss", "LinearRegressionOutput", "LogisticRegressionOutput",
-           "MAERegressionOutput", "SVMOutput", "make_loss")  # fmt: skip
+# The layers whose gradient has a term for each row, unless they have a `normalization`, and those that hand on whatever
+# the network has made of its rows.
+_ADDING = ("SoftmaxOutput", "Softmax", "LinearRegressionOutput", "LogisticRegressionOutput", "MAERegressionOutput",
+           "SVMOutput")  # fmt: skip
+_LOSSES = (*_ADDING, "MakeLoss", "make_loss")
 
 
 def zeros_for(arrays: GradientsOnDevices) -> OnDevices:
@@ -123,7 +131,13 @@ def spread(first: Dict[str, Any], rows: Sequence[int], devices: Sequence[Any]) -
 
 def norms(mean: Dict[str, Any]) -> Dict[str, float]:
     """The Euclidean norm of each parameter's part of the full gradient; not finite if any of its numbers isn't."""
-    return {name: float(np.linalg.norm(array.asnumpy().astype(np.float64))) for name, array in mean.items()}
+    return {name: _norm(array.asnumpy().ravel()) for name, array in mean.items()}
+
+
+def _norm(array: Any) -> float:
+    # In float64, but never a float64 copy of the whole.
+    parts = np.array_split(array, 1 + array.size // 2**16)
+    return math.sqrt(sum(float(np.sum(np.square(part, dtype=np.float64))) for part in parts))
 
 
 def norm(parts: Dict[str, float]) -> float:

@@ -4,6 +4,7 @@ import contextlib
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
+from mxnet.base import _LIB, check_call
 from mxnet.executor_manager import _split_input_slice
 
 GradientsOnDevices = List[Tuple[str, List[Any]]]
@@ -72,6 +73,12 @@ def optimizer(module: Any) -> Any:
     return module._optimizer
 
 
+def update_by(module: Any, optimizer: Any) -> None:
+    """Let the module's own updater, if it has one, use this optimizer."""
+    if module._updater is not None:
+        module._updater.optimizer = optimizer
+
+
 def take_weights_that_all_devices_hold(module: Any) -> None:
     """Set the module's own copy of a dense weight to what the devices hold, if all hold the same."""
     group = module._exec_group
@@ -110,6 +117,14 @@ def preload(module: Any, arg_params: Any, aux_params: Any, states_file: Any) -> 
 def executors(module: Any) -> List[Any]:
     """The executor of each device, for the shape last bound or reshaped to."""
     return module._exec_group.execs
+
+
+def run_forward(executor: Any) -> None:
+    """``executor.forward(is_train=True)``, but leave its `outputs`: they are the same arrays every time."""
+    if executor.outputs:
+        check_call(_LIB.MXExecutorForward(executor.handle, 1))
+    else:
+        executor.forward(is_train=True)
 
 
 def storage_types(module: Any) -> List[str]:

@@ -1,7 +1,7 @@
 """What a network is made of, read from its symbol."""
 
 import json
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 
 def operators(symbol: Any) -> Iterator[Tuple[str, Dict[str, str]]]:
@@ -14,6 +14,20 @@ def operators(symbol: Any) -> Iterator[Tuple[str, Dict[str, str]]]:
     ['_plus_scalar', 'relu']
     """
     return _operators(json.loads(symbol.tojson()))
+
+
+def heads(symbol: Any) -> List[Tuple[str, Dict[str, str]]]:
+    """The name and attributes of the operator behind each output; 'null' for a variable.
+
+    Examples
+    --------
+    >>> import mxnet as mx
+    >>> heads(mx.sym.relu(mx.sym.Variable('data') + 1))
+    [('relu', {})]
+    """
+    graph = json.loads(symbol.tojson())
+    nodes = [graph["nodes"][head[0]] for head in graph["heads"]]
+    return [(node["op"], node.get("attrs", {})) for node in nodes]
 
 
 def _operators(graph: Dict[str, Any]) -> Iterator[Tuple[str, Dict[str, str]]]:

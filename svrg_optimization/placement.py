@@ -1,11 +1,15 @@
 """On which devices the snapshot is computed: beside the live weights if a core is idle, else on the same ones.
 
 mxnet has one worker thread for each cpu id, and its operators accept arrays of different cpu ids: a snapshot that is
-bound to ``cpu(1)`` runs while the live weights run on ``cpu(0)``.
+bound to ``cpu(1)`` runs while the live weights run on ``cpu(0)``. They must not share temporary memory either, which
+mxnet lends to the operators of all cpu ids from four places in turn, to one operator at a time: see `call_apart`.
 """
 
+import functools
 import os
-from typing import List, Mapping, Optional, Sequence
+import queue
+import threading
+from typing import Any, Callable, List, Mapping, Optional, Sequence
 
 import mxnet as mx
 
@@ -67,3 +71,69 @@ def overlaps(wanted: Optional[bool], contexts: Sequence[mx.Context]) -> bool:
     if wanted is not None:
         return wanted
     return can_overlap(contexts) and has_idle_cores(available_cores(), os.environ, len(contexts))
+
+
+def call_apart(function: Callable[[], Any]) -> None:
+    """Call a function in a thread of ours: executors that it binds share no temporary memory with any bound elsewhere.
+
+    mxnet 1.9.1 has a store of temporary memory and of random generators for each thread that binds; ``mx.random.seed``
+    seeds those of the thread that calls it. They go when the thread ends, so this one doesn't.
+    """
+    if not (_threads and _threads[0].is_alive()):
+        # Not yet, or not in this process, which was forked.
+        _threads[:] = [_Apart()]
+    _threads[0].call(function)
+
+
+class _Apart(threading.Thread):
+    """A thread that calls functions, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__(name="svrg_optimization.apart", daemon=True)
+        self._functions: "queue.SimpleQueue[Callable[[], Any]]" = queue.SimpleQueue()
+        self._errors: "queue.SimpleQueue[Optional[BaseException]]" = queue.SimpleQueue()
+        self._one_caller = threading.Lock()
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            self._errors.put(_error_of(self._functions.get()))
+
+    def call(self, function: Callable[[], Any]) -> None:
+        with self._one_caller:
+            self._functions.put(function)
+            error = self._errors.get()
+        if error is not None:
+            raise error
+
+
+def _error_of(function: Callable[[], Any]) -> Optional[BaseException]:
+    try:
+        function()
+    except BaseException as error:
+        return error
+    return None
+
+
+_threads: List[_Apart] = []
+
+
+class PlacedModule(mx.mod.Module):
+    """A Module that may be bound apart; so may what it is bound to later, for a batch of another shape."""
+
+    apart = False
+
+    def bind(self, *args: Any, **kwargs: Any) -> None:
+        """``Module.bind``, apart if this module is to be."""
+        self._call(super().bind, *args, **kwargs)
+
+    def reshape(self, *args: Any, **kwargs: Any) -> None:
+        """``Module.reshape``, apart if this module is to be."""
+        self._call(super().reshape, *args, **kwargs)
+
+    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        call = functools.partial(function, *args, **kwargs)
+        if self.apart:
+            call_apart(call)
+        else:
+            call()

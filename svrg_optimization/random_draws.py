@@ -63,14 +63,14 @@ class DrawStream:
     """
 
     def __init__(self, active: bool) -> None:
-        self._active = active
+        self.active = active
         # Where the stream is: [base, number of draws]. The base comes from mxnet's own generator at the first
         # draw, so that mx.random.seed governs the whole run.
         self.position: List[int] = []
 
     def activate(self) -> None:
         """Draw from now on, for something else that draws."""
-        self._active = True
+        self.active = True
 
     def follow(self, other: "DrawStream") -> None:
         """Be wherever `other` is, from now on."""
@@ -78,7 +78,7 @@ class DrawStream:
 
     def advance(self) -> None:
         """Seed mxnet's generators for the next draw."""
-        if not self._active:
+        if not self.active:
             return
         if not self.position:
             self.position += [int(mx.nd.random.randint(0, 2**31 - 1, shape=1).asscalar()), 0]
@@ -87,7 +87,7 @@ class DrawStream:
 
     def repeat(self) -> None:
         """Seed mxnet's generators for the same draw again."""
-        if self._active:
+        if self.active:
             mx.random.seed(_mixed(*self.position))
 
 

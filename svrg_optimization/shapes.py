@@ -2,12 +2,18 @@
 
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
+import numpy as np
 from mxnet.base import MXNetError
+from mxnet.io import DataDesc
 
 from . import mxnet_internals
 from .batches import batch_axes
 
 Shape = Tuple[int, ...]
+
+
+# As a Module's data_shapes and label_shapes.
+Bound = Tuple[List[Any], Optional[List[Any]]]
 
 
 class Inputs(NamedTuple):
@@ -40,10 +46,23 @@ def _shapes(arrays: Any) -> List[Shape]:
     return [array.shape for array in arrays or ()]
 
 
-def check(module: Any, batch: Any, nbatch: Optional[int] = None) -> None:
+def _are(arrays: Optional[List[Any]], bound: Optional[List[Any]]) -> bool:
+    """Whether these arrays are what is bound: the usual case, which must cost little in each step."""
+    return (
+        arrays is not None
+        and bound is not None
+        and len(arrays) == len(bound)
+        and all(array.shape == each.shape for array, each in zip(arrays, bound))
+    )
+
+
+def check(module: Any, batch: Any, nbatch: Optional[int] = None, bound_to: Optional[Bound] = None) -> None:
     """Raise ValueError if the module can't take this batch; with `nbatch`, as a batch of a full pass."""
+    data, label = bound_to or (module.data_shapes, module.label_shapes)
+    if _are(getattr(batch, "data", None), data) and _are(getattr(batch, "label", None), label):
+        return
     given = inputs(batch)
-    bound = Inputs([d.shape for d in module.data_shapes], [d.shape for d in module.label_shapes or ()])
+    bound = Inputs([d.shape for d in data], [d.shape for d in label or ()])
     lacks_label = nbatch is not None and bound.label and not given.label
     if given.data == bound.data and not lacks_label and (not (given.label and bound.label) or given == bound):
         return
@@ -65,6 +84,37 @@ def check(module: Any, batch: Any, nbatch: Optional[int] = None) -> None:
                 "the batch" if nbatch is None else "batch %d of train_data" % nbatch, *given, *bound, reason
             )
         )
+
+
+def with_rows(module: Any, rows: int) -> Optional[Bound]:
+    """What the module would be bound to for batches of so many rows along axis 0; None if it can't be."""
+    data, label = (
+        [DataDesc(each.name, (rows,) + each.shape[1:], each.dtype, each.layout) for each in descriptions]
+        for descriptions in (module.data_shapes, module.label_shapes or ())
+    )
+    first_axes = not any(batch_axes(data) + batch_axes(label))
+    fits = first_axes and not mxnet_internals.state_names(module) and _conflict(
+        module, Inputs([each.shape for each in data], [each.shape for each in label])
+    ) is None  # fmt: skip
+    return (data, label or None) if fits else None
+
+
+def has_rows_for(module: Any, data: Any) -> bool:
+    """Whether a row of this NDArrayIter has the shapes of a row that the module is bound to."""
+    pairs = (data.data, module.data_shapes), (data.label, module.label_shapes or ())
+    return all(
+        [array.shape[1:] for _, array in arrays] == [each.shape[1:] for each in bound] for arrays, bound in pairs
+    )
+
+
+def bytes_per_row(module: Any) -> int:
+    """Of the batch and of all that the network computes of it, for one row of a bound module."""
+    shapes = {each.name: each.shape for each in [*module.data_shapes, *(module.label_shapes or ())]}
+    internals = module.symbol.get_internals()
+    _, outputs, _ = internals.infer_shape(**shapes)
+    parameters = {*module.symbol.list_arguments(), *module.symbol.list_auxiliary_states()} - set(shapes)
+    sizes = [np.prod(shape) for name, shape in zip(internals.list_outputs(), outputs) if name not in parameters]
+    return 8 * int(sum(sizes)) // module.data_shapes[0].shape[0]
 
 
 def can_reshape_to(module: Any, rows: Any) -> bool:

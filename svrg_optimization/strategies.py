@@ -15,10 +15,11 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Typ
 import numpy as np
 from mxnet.module import Module
 
-from . import full_gradient, mxnet_internals, placement
+from . import full_gradient, mxnet_internals, placement, shapes
 from .batches import Rows
 from .estimator import FusedRule
 from .full_gradient import BatchGradient, OnDevices
+from .placement import PlacedModule
 from .random_draws import DrawStream
 from .snapshot import Snapshot
 
@@ -27,6 +28,9 @@ Heads = Callable[[Module], Any]
 
 # Below so many parameters a network is small.
 SMALL = 50000
+# How much a full pass computes with at once, in bytes: a few times what a core's own cache holds, which costs less than
+# more batches do.
+AT_ONCE = 1 << 22
 
 
 class Serial:
@@ -42,7 +46,10 @@ class Serial:
         Of the random operators of both.
     """
 
-    def __init__(self, live: Module, aux: Module, draws: DrawStream) -> None:
+    # Whether the snapshot is bound apart, see `placement.call_apart`.
+    apart = False
+
+    def __init__(self, live: Module, aux: PlacedModule, draws: DrawStream) -> None:
         self.live, self.aux, self._draws = live, aux, draws
 
     @staticmethod
@@ -53,10 +60,17 @@ class Serial:
     def bound(self) -> None:
         """Prepare, once `aux` is bound."""
 
+    def rows_at_once(self, gradient: BatchGradient) -> int:
+        """How many rows a full pass takes at once, if the data can be had so; 0: as many as a step."""
+        return 0
+
     def forward(self, batch: Any) -> None:
         """What is to be done after the live forward pass."""
-        self._draws.repeat()
+        self._repeat_draw()
         self._run_forward(batch)
+
+    def _repeat_draw(self) -> None:
+        self._draws.repeat()
 
     def _run_forward(self, batch: Any) -> None:
         # A reshape of the live module, by a batch of another shape or by the user, is followed here and not sooner:
@@ -82,7 +96,9 @@ class Serial:
         snapshot.correct(mxnet_internals.gradients(self.live), mxnet_internals.gradients(self.aux), rows)
 
     @contextlib.contextmanager
-    def full_pass(self, gradient: BatchGradient, live_is_free: bool) -> "Iterator[GradientSum]":
+    def full_pass(
+        self, gradient: BatchGradient, live_is_free: bool, bound_to: Optional[shapes.Bound] = None
+    ) -> "Iterator[GradientSum]":
         """A sum of gradients at the snapshot, for one full pass.
 
         Parameters
@@ -91,6 +107,8 @@ class Serial:
             What a batch's gradient is.
         live_is_free : bool
             Whether the live weights are the snapshot, and nobody needs what their last pass left behind.
+        bound_to : tuple, optional
+            The shapes of most of the batches, if they are not those that the module is bound to.
         """
         yield GradientSum([self.aux], gradient, self)
 
@@ -123,11 +141,13 @@ class GradientSum:
 class SharedInputs(Serial):
     """For small networks: the snapshot reads the live module's copy of the batch."""
 
-    def __init__(self, live: Module, aux: Module, draws: DrawStream) -> None:
+    def __init__(self, live: Module, aux: PlacedModule, draws: DrawStream) -> None:
         super().__init__(live, aux, draws)
         self._shapes: Any = None
         self._shared: Tuple[Any, Any] = (None, None)
         self._rule: Optional[FusedRule] = None
+        # The last full gradients and executors, and what to give the rule for them, for each device.
+        self._prepared: Tuple[Any, Any, List[Any]] = (None, None, [])
 
     def bound(self) -> None:
         """Bind the snapshot to the live module's inputs."""
@@ -156,32 +176,59 @@ class SharedInputs(Serial):
                 self._run_forward(batch)
             return
         for executor in mxnet_internals.executors(self.aux):
-            executor.forward(is_train=True)
+            mxnet_internals.run_forward(executor)
+
+    def backward(self, batch: Any, heads: Heads) -> None:
+        """The backward pass at the snapshot, without detours if the network ends in a loss."""
+        head_gradients = heads(self.aux)
+        if head_gradients is not None:
+            self.aux.backward(head_gradients)
+            return
+        for executor in mxnet_internals.executors(self.aux):
+            executor.backward()
+
+    def _sums_in_backward(self, gradient: BatchGradient) -> bool:
+        return self._rule is not None and not gradient.is_mean
+
+    def rows_at_once(self, gradient: BatchGradient) -> int:
+        """As many as `AT_ONCE` allows: a call costs more than what it computes."""
+        return AT_ONCE // shapes.bytes_per_row(self.live) if gradient.adds_rows and self._rule else 0
 
     def correct(self, snapshot: Snapshot, rows: Sequence[int]) -> None:
         """Correct all parameters of a device in one call."""
-        gradients, at_snapshot = mxnet_internals.gradients(self.live), mxnet_internals.gradients(self.aux)
-        full = snapshot.full_gradients
-        if self._rule is None or list(rows) != snapshot.rows or any(name not in full[0] for name, _ in gradients):
+        arguments = self._arguments(snapshot.full_gradients)
+        if self._rule is None or not arguments or rows != snapshot.rows:
             super().correct(snapshot, rows)
             return
-        for k, on_device in enumerate(full):
-            self._rule(
-                [arrays[k] for _, arrays in gradients],
-                [arrays[k] for _, arrays in at_snapshot],
-                [on_device[name] for name, _ in gradients],
-            )
+        for on_device in arguments:
+            self._rule(*on_device)
+
+    def _arguments(self, full: OnDevices) -> List[Any]:
+        """What to give the rule on each device; nothing if it can't be used. Making these lists takes as long as it."""
+        executors = self._executors()
+        if self._prepared[0] is not full or self._prepared[1] != executors:
+            gradients, at_snapshot = mxnet_internals.gradients(self.live), mxnet_internals.gradients(self.aux)
+            arguments = []
+            if gradients and all(name in full[0] for name, _ in gradients):
+                for k, mu in enumerate(full):
+                    here, there = ([arrays[k] for _, arrays in each] for each in (gradients, at_snapshot))
+                    arguments.append((here, there, [mu[name] for name, _ in gradients]))
+            self._prepared = full, executors, arguments
+        return self._prepared[2]
 
     @contextlib.contextmanager
-    def full_pass(self, gradient: BatchGradient, live_is_free: bool) -> "Iterator[GradientSum]":
+    def full_pass(
+        self, gradient: BatchGradient, live_is_free: bool, bound_to: Optional[shapes.Bound] = None
+    ) -> "Iterator[GradientSum]":
         """A sum that the backward pass itself adds to."""
-        if gradient.is_mean or self._rule is None:
+        if not self._sums_in_backward(gradient):
             yield GradientSum([self.aux], gradient, self)
             return
+        wanted = bound_to or self._shapes
         with mxnet_internals.borrowed_executors(self.aux):
             total = _SumInBackward([self.aux], gradient, self)
-            if (self.aux.data_shapes, self.aux.label_shapes) != self._shapes:
-                self.aux.reshape(*self._shapes)
+            if (self.aux.data_shapes, self.aux.label_shapes) != wanted:
+                self.aux.reshape(*wanted)
             mxnet_internals.replace_executors(self.aux, gradients_into=total.totals)
             yield total
 
@@ -210,14 +257,23 @@ class _SumInBackward(GradientSum):
 class Overlapped(Serial):
     """The snapshot at the same time as the live weights, on cpu ids of its own."""
 
+    apart = True
+
+    def _repeat_draw(self) -> None:
+        if self._draws.active:
+            placement.call_apart(self._draws.repeat)
+
     @staticmethod
     def contexts(contexts: Sequence[Any]) -> List[Any]:
         """As many further cpu ids."""
         return placement.beside(contexts)
 
     @contextlib.contextmanager
-    def full_pass(self, gradient: BatchGradient, live_is_free: bool) -> "Iterator[GradientSum]":
+    def full_pass(
+        self, gradient: BatchGradient, live_is_free: bool, bound_to: Optional[shapes.Bound] = None
+    ) -> "Iterator[GradientSum]":
         """A sum to which the live module adds every other batch, if it is free."""
+        self._repeat_draw()
         if not live_is_free:
             yield GradientSum([self.aux], gradient, self)
             return

@@ -12,10 +12,11 @@ from mxnet.model import BatchEndParam
 from mxnet.module import Module
 
 from . import call_order, checkpoint, checks, full_gradient, mxnet_internals, shapes, strategies
-from .batches import TrueRows, batch_axes, whole_data
+from .batches import TrueRows, batch_axes, can_regroup, regrouped, rows_at_once, whole_data
 from .full_gradient import BatchGradient, OnDevices
 from .keys import check_parameter_names, full_gradient_key
 from .networks import couples_rows
+from .placement import PlacedModule
 from .random_draws import DrawStream, draws_random_numbers
 from .snapshot import Snapshot
 from .svrg_optimizer import REGISTERED_NAME, _SVRGOptimizer
@@ -124,7 +125,7 @@ class SVRGModule(Module):
         super().__init__(*arguments)
         check_parameter_names(mxnet_internals.parameter_names(self))
         # The snapshot: the same network, with weights of its own.
-        self._mod_aux = Module(*arguments)
+        self._mod_aux = PlacedModule(*arguments)
         self._snapshot = Snapshot(len(mxnet_internals.contexts(self)))
         draws = draws_random_numbers(symbol)
         self._draws = DrawStream(draws)
@@ -239,6 +240,7 @@ class SVRGModule(Module):
             strategy = strategies.for_sharer_of(shared_strategy)
             placed = mxnet_internals.contexts(shared_snapshot)
         mxnet_internals.place(self._mod_aux, placed)
+        self._mod_aux.apart = strategy.apart
         self._mod_aux.bind(
             self.data_shapes, self.label_shapes, force_rebind=True, shared_module=shared_snapshot, grad_req=grad_req
         )
@@ -324,6 +326,8 @@ class SVRGModule(Module):
             zeros = full_gradient.zeros_for(mxnet_internals.parameter_arrays(self))[0]
             store.init([full_gradient_key(name) for name in zeros], list(zeros.values()))
         users_optimizer = self._users_optimizer()
+        # Only a store has keys of full gradients to tell apart.
+        mxnet_internals.update_by(self, users_optimizer)
         self._optimizer_at_start = checkpoint.numbers_of(users_optimizer)
         # Its noise is drawn anew at each update: by the stream too, so that a resumed run draws the same.
         self._optimizer_draws = isinstance(users_optimizer, mx.optimizer.SGLD)
@@ -521,9 +525,13 @@ class SVRGModule(Module):
         )
         samples = 0
         self._draws.advance()
-        with whole_data(train_data), self._strategy.full_pass(self._batch_gradient, self._is_free()) as total:
-            for nbatch, batch in enumerate(train_data):
-                shapes.check(self, batch, nbatch)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(whole_data(train_data))
+            plain = callbacks or out_grads is not None
+            data, bound_to = (train_data, None) if plain else self._in_larger_batches(train_data)
+            total = stack.enter_context(self._strategy.full_pass(self._batch_gradient, self._is_free(), bound_to))
+            for nbatch, batch in enumerate(data):
+                shapes.check(self, batch, nbatch, bound_to)
                 for part in true_rows.of(batch):
                     total.add(part, lambda module, part: _heads(module, out_grads, part))
                 samples += true_rows.count(batch)
@@ -540,6 +548,16 @@ class SVRGModule(Module):
                 "train_data={!r} gave no samples; is it an iterator that can't be reset?".format(train_data)
             )
         return total.totals, samples
+
+    def _in_larger_batches(self, data: Any) -> Tuple[Any, Optional[shapes.Bound]]:
+        """The same samples in larger batches of these shapes, where that is faster; or `data` and None."""
+        if self._rows_are_independent and can_regroup(data) and shapes.has_rows_for(self, data):
+            least = sum(self._full_batch_rows)
+            rows = rows_at_once(data.num_data, least, self._strategy.rows_at_once(self._batch_gradient))
+            bound_to = shapes.with_rows(self, rows) if rows > least else None
+            if bound_to is not None:
+                return regrouped(data, rows), bound_to
+        return data, None
 
     def _is_free(self) -> bool:
         """Whether the live network may take part in a full pass."""

@@ -1,0 +1,200 @@
+"""How a full pass is made quickly, and that it gives the same: larger batches, bound apart, the rule in one go."""
+
+import threading
+
+import mxnet as mx
+import numpy as np
+import oracle
+import pytest
+from models import assert_same, iterator, nd, ready, samples
+
+from svrg_optimization import SVRGModule, batches, estimator, placement, shapes, strategies
+
+PROBLEMS = {problem.name: problem for problem in oracle.PROBLEMS}
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """The number of rows of every batch that is given to a network at the snapshot."""
+    rows = []
+    usual = strategies.GradientSum.add
+
+    def add(self, batch, heads):
+        rows.append(batch.data[0].shape[0])
+        usual(self, batch, heads)
+
+    monkeypatch.setattr(strategies.GradientSum, "add", add)
+    return rows
+
+
+def _bound(problem, n, batch_size=4, **kwargs):
+    data, weights = samples(problem, n)
+    train = iterator(problem, data, batch_size, **kwargs)
+    return ready(problem, weights, train), train, data, weights
+
+
+def _allow(monkeypatch, module, rows):
+    monkeypatch.setattr(strategies, "AT_ONCE", rows * shapes.bytes_per_row(module))
+
+
+@pytest.mark.parametrize(
+    "n, most, rows", [(24, 24, [24]), (24, 13, [12, 12]), (23, 13, [12, 12, 12]), (24, 4, [4] * 6), (3, 99, [4, 4])]
+)
+@pytest.mark.parametrize("problem", oracle.PROBLEMS, ids=repr)
+def test_a_full_pass_takes_many_rows_at_once(problem, n, most, rows, given, monkeypatch):
+    module, train, data, weights = _bound(problem, n)
+    _allow(monkeypatch, module, most)
+    for _ in range(2):
+        module.update_full_grads(train)
+        # With padding, the surplus is taken away by one more batch.
+        assert given == rows
+        given.clear()
+        mu = oracle.full_gradient(problem, weights, data)
+        full = {name: value.asnumpy() / 4 for name, value in module._param_dict[0].items()}
+        assert_same(full, mu, rtol=1e-12, atol=1e-14)
+    # Steps, and the iterator, go on as before.
+    assert [batch.data[0].shape[0] for batch in train] == [4] * -(-n // 4)
+    assert module._mod_aux.data_shapes[0].shape[0] == 4
+
+
+@pytest.mark.parametrize("settings", [dict(last_batch_handle="discard"), dict(last_batch_handle="roll_over"),
+                                      dict(shuffle=True)], ids=str)  # fmt: skip
+def test_the_iterator_may_shuffle_or_leave_rows_out(settings, given):
+    problem = PROBLEMS["softmax"]
+    data, weights = samples(problem, 10)
+    train = iterator(problem, data, 4, "float32", **settings)
+    module = ready(problem, weights, train, dtype="float32")
+    module.update_full_grads(train)
+    assert given == [10]
+    mu = oracle.full_gradient(problem, weights, data)
+    full = {name: value.asnumpy() / 4 for name, value in module._param_dict[0].items()}
+    assert_same(full, mu, rtol=1e-5, atol=1e-6)
+
+
+def test_callbacks_see_the_batches_of_the_iterator(given):
+    module, train, _, _ = _bound(PROBLEMS["softmax"], 12)
+    seen = []
+    module.update_full_grads(train, batch_end_callback=lambda param: seen.append(param.nbatch))
+    assert seen == [0, 1, 2] and given == [4, 4, 4]
+
+
+def _scores(rows=None):
+    output = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=3, name="fc")
+    return output if rows is None else mx.sym.reshape(output, shape=(rows, 3))
+
+
+def _log_loss(average):
+    label = mx.sym.one_hot(mx.sym.Variable("softmax_label"), depth=3)
+    loss = -mx.sym.sum(mx.sym.log_softmax(_scores()) * label, axis=1)
+    return mx.sym.MakeLoss(mx.sym.mean(loss) if average else loss)
+
+
+ONE_SIZE = {
+    "a loss that averages by itself": lambda: _log_loss(average=True),
+    "a loss that may do anything": lambda: _log_loss(average=False),
+    "normalization": lambda: mx.sym.SoftmaxOutput(_scores(), name="softmax", normalization="batch"),
+    "a batch size in the symbol": lambda: mx.sym.SoftmaxOutput(_scores(4), name="softmax"),
+    "batch normalisation": lambda: mx.sym.SoftmaxOutput(mx.sym.BatchNorm(_scores(), name="bn"), name="softmax"),
+    "dropout": lambda: mx.sym.SoftmaxOutput(mx.sym.Dropout(_scores()), name="softmax"),
+}
+
+
+@pytest.mark.parametrize("name", ONE_SIZE)
+def test_networks_that_may_depend_on_the_batch_size_keep_it(name, given, rng):
+    module = SVRGModule(ONE_SIZE[name]())
+    train = mx.io.NDArrayIter(rng.normal(size=(12, 5)), rng.integers(0, 3, 12), 4)
+    module.bind(train.provide_data, train.provide_label)
+    module.init_params()
+    module.init_optimizer()
+    module.update_full_grads(train)
+    assert given == [4, 4, 4]
+
+
+class OwnIterator(mx.io.NDArrayIter):
+    """May do anything with its data on the way."""
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        mx.io.NDArrayIter(mx.nd.zeros((4, 6)), batch_size=2, layout="TN"),
+        OwnIterator(mx.nd.zeros((6, 4)), batch_size=2),
+        mx.io.ResizeIter(mx.io.NDArrayIter(mx.nd.zeros((6, 4)), batch_size=2), 2),
+        mx.io.NDArrayIter(mx.nd.zeros((6, 4)).tostype("csr"), batch_size=2, last_batch_handle="discard"),
+    ],
+    ids=["other layout", "subclass", "resized", "sparse"],
+)
+def test_other_iterators_are_left_alone(data):
+    assert not batches.can_regroup(data)
+
+
+def test_head_gradients_are_computed_for_the_batches_of_the_iterator(given):
+    problem = PROBLEMS["softmax"]
+    data, weights = samples(problem, 12)
+    train = iterator(problem, data, 4)
+    module = SVRGModule(_scores(), label_names=None)
+    module.bind(train.provide_data)
+    module.init_params(arg_params={name: nd(value) for name, value in weights.items()})
+    module.init_optimizer()
+
+    def heads(outputs, batch):
+        return [mx.nd.softmax(outputs[0]) - mx.nd.one_hot(batch.label[0], 3, dtype="float64")]
+
+    module.update_full_grads(train, out_grads=heads)
+    assert given == [4, 4, 4]
+    full = {name: value.asnumpy() / 4 for name, value in module._param_dict[0].items()}
+    assert_same(full, oracle.full_gradient(problem, weights, data), rtol=1e-12, atol=1e-14)
+
+
+# ------------------------------------------------------------------------------------------------------------ the rule
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(1,), (3,), (17,), (10, 784), (4, 3, 5, 5), (999, 1001)], ids=str)
+@pytest.mark.parametrize("context", [mx.cpu(0), mx.cpu(1)], ids=str)
+def test_the_rule_takes_the_difference_first(dtype, shape, context, rng):
+    # Near the optimum the difference of the two gradients is small and nearly exact; adding mu to one of them first
+    # would lose it.
+    here, there, mu = (rng.normal(size=shape).astype(dtype) for _ in range(3))
+    gradient = nd(here, dtype)
+    estimator.reduce_variance(gradient, mx.nd.array(there, ctx=context, dtype=dtype), nd(mu, dtype))
+    np.testing.assert_array_equal(gradient.asnumpy(), here - there + mu)
+
+
+# --------------------------------------------------------------------------------------------------------------- apart
+
+
+def test_a_function_called_apart_runs_in_one_lasting_thread():
+    threads = []
+    for _ in range(2):
+        placement.call_apart(lambda: threads.append(threading.current_thread()))
+    assert threads[0] is threads[1] is not threading.current_thread()
+    assert threads[0].is_alive() and threads[0].daemon
+
+
+def test_what_is_raised_apart_is_raised_here():
+    def fail():
+        raise ValueError("apart")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="apart"):
+            placement.call_apart(fail)
+
+
+@pytest.mark.parametrize("strategy", ["serial", "overlapped"], indirect=True)
+def test_an_overlapped_snapshot_is_bound_apart_for_every_shape(strategy, monkeypatch):
+    calls = []
+    usual = placement.call_apart
+    monkeypatch.setattr(placement, "call_apart", lambda function: (calls.append(function), usual(function)))
+    problem = PROBLEMS["softmax"]
+    module, train, data, _ = _bound(problem, 8)
+    module.update_full_grads(train)
+    for rows in (2, 4):
+        module.forward_backward(next(iter(iterator(problem, data, rows))))
+    assert len(calls) == (3 if strategy == "overlapped" else 0)
+
+
+def test_without_a_store_the_optimizer_is_called_directly():
+    problem = PROBLEMS["softmax"]
+    module, _, _, _ = _bound(problem, 8)
+    assert module._updater.optimizer is module._optimizer.default_opt
