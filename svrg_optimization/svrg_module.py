@@ -8,13 +8,14 @@ from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import mxnet as mx
+import numpy as np
 from mxnet.model import BatchEndParam
 from mxnet.module import Module
 
-from . import call_order, checkpoint, checks, full_gradient, mxnet_internals, shapes, strategies
+from . import call_order, checkpoint, checks, distributed, full_gradient, mxnet_internals, shapes, strategies
 from .batches import TrueRows, batch_axes, whole_data
 from .full_gradient import BatchGradient, OnDevices
-from .keys import check_parameter_names, full_gradient_key
+from .keys import check_parameter_names, full_gradient_key, server_keys
 from .networks import couples_rows
 from .random_draws import DrawStream, draws_random_numbers
 from .snapshot import Snapshot
@@ -28,15 +29,18 @@ Callbacks = Union[None, Callable[[Any], Any], Sequence[Callable[[Any], Any]]]
 
 
 class _AtEpochStart:
-    """A data iterator that calls a function whenever its iteration starts; otherwise the iterator itself."""
+    """A data iterator that calls a function whenever its iteration starts; otherwise the iterator itself.
 
-    def __init__(self, data: Any, start: Callable[[], None]) -> None:
+    The function returns how many batches are to be used; None for all.
+    """
+
+    def __init__(self, data: Any, start: Callable[[], Optional[int]]) -> None:
         self._data = data
         self._start = start
 
     def __iter__(self) -> Iterator[Any]:
-        self._start()
-        return iter(self._data)
+        count = self._start()
+        return iter(self._data) if count is None else distributed.exactly(self._data, count)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._data, name)
@@ -147,11 +151,14 @@ class SVRGModule(Module):
         self._monitored = False
         self._said_plain = False
         self._said_round_batch = False
+        self._counted = False
         # The rows of a full batch on each device: as bound, whatever batch was the last one.
         self._full_batch_rows: List[int] = []
         # The numbers of the user's optimizer when it was installed.
         self._optimizer_at_start: Dict[str, float] = {}
         self._restoring: Optional[checkpoint.State] = None
+        # The other workers, if there are any.
+        self._job: Optional[distributed.Job] = None
         # How the gradient at the snapshot is computed; chosen in bind().
         self._strategy: strategies.Serial
 
@@ -318,11 +325,16 @@ class SVRGModule(Module):
         settings = {"default_optimizer": optimizer}
         if isinstance(optimizer, str):
             settings.update(dict(optimizer_params))
+        if distributed.is_distributed(kvstore):
+            kvstore = distributed.store_of(kvstore)
+            settings["server_keys"] = self._join(kvstore)
         super().init_optimizer(kvstore, REGISTERED_NAME, settings, force_init)
         store = mxnet_internals.kvstore(self)
         if store is not None:
             zeros = full_gradient.zeros_for(mxnet_internals.parameter_arrays(self))[0]
             store.init([full_gradient_key(name) for name in zeros], list(zeros.values()))
+        if self._job is not None:
+            self._start_from_store(settings["server_keys"])
         users_optimizer = self._users_optimizer()
         self._optimizer_at_start = checkpoint.numbers_of(users_optimizer)
         # Its noise is drawn anew at each update: by the stream too, so that a resumed run draws the same.
@@ -332,6 +344,35 @@ class SVRGModule(Module):
         if self._restoring is not None:
             checkpoint.restore_position(users_optimizer, self._restoring)
             self._restoring = None
+
+    def _join(self, store: Any) -> Sequence[str]:
+        """Agree with the other workers of a job; the names of the servers' keys, if the servers update the weights."""
+        self._job = distributed.join(store)
+        names = mxnet_internals.parameter_names(self)
+        there = mxnet_internals.updates_on_kvstore(self, store)
+        self._job.agree(
+            {
+                "update_freq": self.update_freq,
+                "MXNET_UPDATE_ON_KVSTORE": int(there),
+                "batch size": sum(mxnet_internals.rows_on_devices(self)),
+                "parameter names": names,
+                "parameter shapes and types": [
+                    (name, arrays[0].shape, np.dtype(arrays[0].dtype).name)
+                    for name, arrays in mxnet_internals.parameter_arrays(self)
+                ],
+            }
+        )
+        return server_keys(names, self._job.servers) if there else ()
+
+    def _start_from_store(self, keys: Sequence[str]) -> None:
+        """Begin at the weights of the store, the first worker's, on servers that work."""
+        self._job.prove_servers(keys)
+        parameters = mxnet_internals.parameter_arrays(self)
+        if any(arrays[0].dtype == np.float64 for _, arrays in parameters):
+            self._job.check_float64()
+        for name, arrays in parameters:
+            self._job.store.pull(name, out=arrays)
+        mxnet_internals.take_weights_of_devices(self)
 
     def borrow_optimizer(self, shared_module: Module) -> None:
         """Use the optimizer and KVStore of another module.
@@ -539,7 +580,16 @@ class SVRGModule(Module):
             raise ValueError(
                 "train_data={!r} gave no samples; is it an iterator that can't be reset?".format(train_data)
             )
-        return total.totals, samples
+        return total.totals, samples if self._job is None else self._samples_of_all(samples, nbatch + 1)
+
+    def _samples_of_all(self, samples: int, batches: int) -> int:
+        """The number of samples of all workers."""
+        everybody, counts = distributed.total(self._job.gather([samples, batches]))
+        unequal = distributed.unequal(counts)
+        if unequal and not self._counted:
+            self.logger.warning("The full pass had different numbers of batches: %s. All workers must take the same "
+                                "number of steps, as fit() does, or they wait for each other for ever", unequal)  # fmt: skip
+        return everybody
 
     def _is_free(self) -> bool:
         """Whether the live network may take part in a full pass."""
@@ -618,11 +668,17 @@ class SVRGModule(Module):
             raise ValueError("num_epoch=None: say how many epochs to train, for instance num_epoch=10")
         epochs = iter(range(begin_epoch, num_epoch))
 
-        def take_snapshot_if_due() -> None:
+        steps: Optional[int] = None
+
+        def take_snapshot_if_due() -> Optional[int]:
+            nonlocal steps
             epoch = next(epochs)
+            if self._job is not None and steps is None:
+                steps = self._steps_of_all(train_data)
             if not self._snapshot.taken or epoch % self.update_freq == 0:
                 data = train_data if snapshot_data is None else snapshot_data
                 self.update_full_grads(data, batch_end_callback=full_grads_batch_end_callback, epoch=epoch)
+            return steps
 
         # BaseModule.fit starts to iterate exactly once an epoch, after bind and init.
         super().fit(
@@ -632,7 +688,46 @@ class SVRGModule(Module):
             validation_metric, monitor, sparse_row_id_fn,
         )  # fmt: skip
 
+    def _steps_of_all(self, train_data: Any) -> int:
+        """The number of steps in an epoch that every worker has batches for."""
+        counts = [numbers[0] for numbers in self._job.gather([distributed.count_batches(train_data)])]
+        if distributed.unequal(counts):
+            self.logger.warning("Each epoch has %d steps, the smallest number of batches: %s",
+                                min(counts), distributed.unequal(counts))  # fmt: skip
+        self._counted = True
+        return min(counts)
+
     # --------------------------------------------------------------------------------------------- checkpoints
+
+    def save_optimizer_states(self, fname: str) -> None:
+        """Save the optimizer's states, as ``Module.save_optimizer_states``.
+
+        Raises
+        ------
+        RuntimeError
+            There is no optimizer; or it runs on parameter servers, which don't give their states away.
+        """
+        self._check_states_are_here()
+        super().save_optimizer_states(fname)
+
+    def load_optimizer_states(self, fname: str) -> None:
+        """Load the optimizer's states, as ``Module.load_optimizer_states``.
+
+        Raises
+        ------
+        RuntimeError
+            There is no optimizer; or it runs on parameter servers, which don't take any states.
+        """
+        self._check_states_are_here()
+        super().load_optimizer_states(fname)
+
+    def _check_states_are_here(self) -> None:
+        if self._job is not None and mxnet_internals.updates_on_kvstore(self, self._job.store):
+            raise RuntimeError(
+                "the optimizer runs on the parameter servers, and mxnet can't save or load its states there; set "
+                "MXNET_UPDATE_ON_KVSTORE=0 for all workers, which then run the optimizer themselves, with the same "
+                "result and the same traffic"
+            )
 
     def save_checkpoint(
         self, prefix: str, epoch: int, save_optimizer_states: bool = False, remove_amp_cast: bool = True
@@ -719,6 +814,22 @@ class SVRGModule(Module):
         mxnet_internals.preload(module, arg_params, aux_params, files.states if load_optimizer_states else None)
         module._restoring = state
         return module
+
+    @staticmethod
+    def last_checkpoint(prefix: Union[str, Sequence[str]]) -> Optional[int]:
+        """The last epoch of which there is a whole checkpoint, with the optimizer's states; None if there is none.
+
+        Parameters
+        ----------
+        prefix : str or list of str
+            As they were saved. With several, those of a job's workers for instance, the last epoch that all have.
+
+        Examples
+        --------
+        >>> SVRGModule.last_checkpoint('no-such-model') is None
+        True
+        """
+        return checkpoint.last_epoch([prefix] if isinstance(prefix, (str, os.PathLike)) else prefix)
 
     def _restore_snapshot(self, state: checkpoint.State) -> None:
         self._draws.position[:] = state.draws
