@@ -4,13 +4,12 @@ The full gradient itself goes through the keys that `keys.full_gradient_key` nam
 """
 
 import atexit
+import faulthandler
 import gc
 import hashlib
 import logging
 import os
-import signal
 import sys
-import threading
 import traceback
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
@@ -19,14 +18,12 @@ import numpy as np
 from mxnet.base import MXNetError
 
 from . import keys, mxnet_internals, watch
-from .server import BEGUN
+from .server import BEGUN, OVER
 
 # An exchanged number is three digits of 16 bits: float32, which servers keep exactly, holds each of them.
 _DIGIT = 1 << 16
 _DIGITS = 3
 NUMBERS = 8
-# How long a process may take to leave, once all workers are through, in seconds.
-_LEAVING = 15
 
 _STALE = (
     "the KVStore has been used before: its servers don't give back what was sent. A job's store serves one module; "
@@ -113,18 +110,16 @@ class Job:
         atexit.register(self.leave)
 
     def _start_watch(self) -> Optional[watch.Watch]:
-        limit = watch.timeout(os.environ)
-        if not limit:
+        if not watch.timeout(os.environ):
             logging.warning(
                 "PS_HEARTBEAT_INTERVAL and PS_HEARTBEAT_TIMEOUT aren't set: if a process of this job dies, the others "
                 "wait for ever. Start the job by svrg_optimization.launch, or set them to 1 and 5 for every process"
             )
             return None
         if self.rank == 0:
-            mxnet_internals.send_to_servers(self.store, BEGUN, "")
-        look = mxnet_internals.heartbeats(self.store, {watch.SCHEDULER: "the scheduler"}, limit)
+            mxnet_internals.send_to_servers(self.store, BEGUN)
         return watch.Watch(
-            look, "worker {}".format(self.rank),
+            mxnet_internals.watcher(self.store, os.environ), "worker {}".format(self.rank),
             "It has died, or has ended because another process died: its output says which. Start the job again from "
             "its checkpoint.",
         )  # fmt: skip
@@ -187,24 +182,18 @@ class Job:
 
     def leave(self) -> None:
         """End with the other workers: the servers stop when all have left."""
-        waiting = threading.Timer(
-            10, lambda: sys.stderr.write("worker {}: done; waiting for the other workers\n".format(self.rank))
-        )
-        waiting.daemon = True
-        waiting.start()
+        waiting = watch.say_later("worker {}: done; waiting for the other workers".format(self.rank))
         # Pushes that are still queued would be lost, and the servers would wait for them.
         mx.nd.waitall()
         mxnet_internals.barrier(self.store)
         waiting.cancel()
         if self._watch is not None:
             self._watch.stop()
-        # Nobody watches any more, and Python's threads end before the store does.
-        if hasattr(signal, "alarm"):
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(_LEAVING)
+            if self.rank == 0:
+                mxnet_internals.send_to_servers(self.store, OVER)
+        watch.end_unless_left()
         mxnet_internals.free(self.store)
-        if hasattr(signal, "alarm"):
-            signal.alarm(0)
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _fail_fast() -> None:
@@ -241,14 +230,20 @@ def store_of(kvstore: Any) -> Any:
     if not isinstance(kvstore, str):
         _store = kvstore
     elif _store is None:
-        made = [each for each in gc.get_objects() if isinstance(each, mx.kvstore.KVStore) and is_distributed(each)]
-        if made:
-            _store = made[0]
-            return _store
-        for name, value in watch.DEFAULTS.items():
-            os.environ.setdefault(name, value)
-        _store = mx.kv.create(kvstore)
+        made = [each for each in gc.get_objects() if type(each) is mx.kvstore.KVStore and is_distributed(each)]
+        _store = made[0] if made else _create(kvstore)
     return _store
+
+
+def _create(name: str) -> Any:
+    for variable, value in watch.DEFAULTS.items():
+        os.environ.setdefault(variable, value)
+    waiting = watch.say_later("waiting for the scheduler at {}:{}, and for {DMLC_NUM_WORKER} workers and "
+                              "{DMLC_NUM_SERVER} servers to come to it".format(
+                                  *watch.address_of_scheduler(os.environ), **os.environ))  # fmt: skip
+    store = mx.kv.create(name)
+    waiting.cancel()
+    return store
 
 
 def join(store: Any) -> Job:

@@ -8,7 +8,7 @@ from mxnet.base import _LIB, check_call
 from mxnet.executor_manager import _split_input_slice
 from mxnet.model import _create_kvstore
 
-from .watch import dead
+from .watch import looks
 
 GradientsOnDevices = List[Tuple[str, List[Any]]]
 
@@ -206,14 +206,14 @@ def take_weights_of_devices(module: Any) -> None:
     module._params_dirty = True
 
 
-def send_to_servers(store: Any, command: int, body: str) -> None:
-    """Send a command to all servers, and wait until they have executed it."""
-    store._send_command_to_servers(command, body)
+def send_to_servers(store: Any, body: str) -> None:
+    """Send a command to Python on all servers, and wait until they have executed it."""
+    store._send_command_to_servers(0, body)
 
 
-def heartbeats(store: Any, nodes: Mapping[int, str], limit: int) -> Callable[[], List[str]]:
-    """A function that says which of the `nodes` have had no heartbeat for `limit` seconds."""
-    return lambda: dead(_LIB, store.handle, nodes, limit)
+def watcher(store: Any, environment: Mapping[str, str]) -> Callable[[], str]:
+    """A function that says what a worker sees wrong with its job."""
+    return looks(_LIB, store.handle, "worker", environment)
 
 
 def barrier(store: Any) -> None:

@@ -8,17 +8,19 @@ The same as ``python -c 'import mxnet'`` with the environment variable DMLC_ROLE
 """
 
 import ctypes
+import faulthandler
 import os
-import socket
 import sys
 import threading
 import traceback
-from typing import Any, Callable
+from typing import Any, Callable, List
 
 from . import watch
 
-# The command by which a worker says that the job has begun.
-BEGUN = 77
+# By these commands a worker says that the job has begun, and that it is over. mxnet passes only command 0 on to Python,
+# and its own servers unpickle what comes with it: there they are a message, and an optimizer that is no longer used.
+BEGUN = "csys\nexit\n(S'start this server by python -m svrg_optimization.server, and it ends with its job'\ntR."
+OVER = "cmxnet.optimizer\nSGD\n(tR."
 _M_PERTURB = -6
 _TUNABLE = "glibc.malloc.tcache_count=0"
 
@@ -35,20 +37,9 @@ def allocate_zeros(yes: bool) -> None:
     libc.mallopt(_M_PERTURB, 0xFF if yes else 0)
 
 
-def _look(library: Any, handle: Any, role: str, limit: int) -> Callable[[], Any]:
-    nodes = {watch.SCHEDULER: "the scheduler"}
-    if role == "scheduler":
-        nodes = watch.names_of_nodes(int(os.environ["DMLC_NUM_WORKER"]), int(os.environ["DMLC_NUM_SERVER"]))
-    return lambda: watch.dead(library, handle, nodes, limit)
-
-
 def _wait_until_listening() -> None:
     # ps-lite crashes when it is asked about heartbeats before it has been started.
-    address = os.environ["DMLC_PS_ROOT_URI"], int(os.environ["DMLC_PS_ROOT_PORT"])
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(address) == 0:
-                return
+    while not watch.listens(watch.address_of_scheduler(os.environ)):
         threading.Event().wait(0.2)
 
 
@@ -73,20 +64,28 @@ def main() -> None:
 
     os.environ["DMLC_ROLE"] = role
     store = mx.kv.create("dist_sync")
-    look = _look(mx.base._LIB, store.handle, role, watch.timeout(os.environ))
+    look = watch.looks(mx.base._LIB, store.handle, role, os.environ)
+    watching: List[watch.Watch] = []
 
     def begin() -> None:
         allocate_zeros(False)
         if watch.timeout(os.environ):
-            watch.Watch(look, role, "The job is over: start it again from its checkpoint.")
+            name = role if role == "scheduler" else "server {}".format(store.rank)
+            watching.append(watch.Watch(look, name, "The job is over: start it again from its checkpoint."))
+
+    def leave() -> None:
+        for each in watching:
+            each.stop()
+        watch.end_unless_left()
 
     class Server(KVStoreServer):  # type: ignore[misc]
         def _controller(self) -> Callable[..., None]:
             usual = super()._controller()
+            ours = {BEGUN.encode(): begin, OVER.encode(): leave}
 
             def controller(command: int, body: bytes, _: Any) -> None:
-                if command == BEGUN:
-                    begin()
+                if body in ours:
+                    ours[body]()
                     return
                 try:
                     usual(command, body, _)
@@ -101,6 +100,7 @@ def main() -> None:
     if role == "scheduler":
         threading.Thread(target=lambda: (_wait_until_listening(), begin()), daemon=True).start()
     Server(store).run()
+    faulthandler.cancel_dump_traceback_later()
 
 
 if __name__ == "__main__":

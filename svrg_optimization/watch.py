@@ -1,20 +1,26 @@
 """Ending a process when the job that it belongs to has lost another one: ps-lite itself would wait for ever.
 
-Every process sends the scheduler a heartbeat, and the scheduler answers. So the scheduler knows who is dead, and every
-other process knows whether the scheduler is. The scheduler ends when anybody dies, and all others when it does.
+Every process sends the scheduler a heartbeat, and the scheduler answers. So the scheduler knows who is dead, and ends
+when anybody is. All others end when the scheduler does: they see at once that nobody listens at its port any more, or
+after a while that it no longer answers.
 """
 
 import ctypes
+import faulthandler
 import os
+import socket
 import sys
 import threading
-from typing import Any, Callable, Dict, List, Mapping
+import traceback
+from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 # ps-lite's number of the scheduler, and the exit code of a process that ends because of another one.
 SCHEDULER = 1
 EXIT_CODE = 70
 # Seconds between heartbeats, and after how many without one a process is dead.
 DEFAULTS = {"PS_HEARTBEAT_INTERVAL": "1", "PS_HEARTBEAT_TIMEOUT": "5"}
+# How long a process may take to leave a job that is over, in seconds.
+_LEAVING = 15
 
 
 def timeout(environment: Mapping[str, str]) -> int:
@@ -25,6 +31,26 @@ def timeout(environment: Mapping[str, str]) -> int:
     """
     interval, limit = (environment.get(name, "") for name in ("PS_HEARTBEAT_INTERVAL", "PS_HEARTBEAT_TIMEOUT"))
     return int(limit) if interval.isdigit() and int(interval) and limit.isdigit() else 0
+
+
+def address_of_scheduler(environment: Mapping[str, str]) -> Tuple[str, int]:
+    """Where the scheduler listens.
+
+    >>> address_of_scheduler({'DMLC_PS_ROOT_URI': 'host0', 'DMLC_PS_ROOT_PORT': '9000'})
+    ('host0', 9000)
+    """
+    return environment["DMLC_PS_ROOT_URI"], int(environment["DMLC_PS_ROOT_PORT"])
+
+
+def listens(address: Tuple[str, int]) -> bool:
+    """Whether some process listens there, as far as can be said: only a refusal says that none does."""
+    try:
+        socket.create_connection(address, timeout=1).close()
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def names_of_nodes(workers: int, servers: int) -> Dict[int, str]:
@@ -38,7 +64,7 @@ def names_of_nodes(workers: int, servers: int) -> Dict[int, str]:
     return nodes
 
 
-def dead(library: Any, handle: Any, nodes: Mapping[int, str], limit: int) -> List[str]:
+def silent(library: Any, handle: Any, nodes: Mapping[int, str], limit: int) -> List[str]:
     """Which of these processes have sent no heartbeat for `limit` seconds.
 
     `library` is libmxnet, and `handle` a KVStore's. May be called once ps-lite has been started, and not before.
@@ -52,21 +78,40 @@ def dead(library: Any, handle: Any, nodes: Mapping[int, str], limit: int) -> Lis
     return gone
 
 
+def looks(library: Any, handle: Any, role: str, environment: Mapping[str, str]) -> Callable[[], str]:
+    """A function that says what is wrong with the other processes; "" if nothing is."""
+    limit = timeout(environment)
+    if role == "scheduler":
+        nodes = names_of_nodes(int(environment["DMLC_NUM_WORKER"]), int(environment["DMLC_NUM_SERVER"]))
+        address = None
+    else:
+        nodes = {SCHEDULER: "the scheduler"}
+        address = address_of_scheduler(environment)
+
+    def look() -> str:
+        if address is not None and not listens(address):
+            return "the scheduler has ended"
+        gone = silent(library, handle, nodes, limit)
+        return "no heartbeat from " + ", ".join(gone) if gone else ""
+
+    return look
+
+
 class Watch:
-    """A thread that ends the process as soon as one of the others is dead.
+    """A thread that ends the process as soon as another one is dead.
 
     Parameters
     ----------
     look : callable
-        Says which processes are dead.
-    role : str
+        Says what is wrong; "" for nothing.
+    name : str
         What this process is, for the message.
     consequence : str
         What else to say.
     """
 
-    def __init__(self, look: Callable[[], List[str]], role: str, consequence: str) -> None:
-        self._look, self._role, self._consequence = look, role, consequence
+    def __init__(self, look: Callable[[], str], name: str, consequence: str) -> None:
+        self._look, self._name, self._consequence = look, name, consequence
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="svrg_optimization.watch", daemon=True)
         self._thread.start()
@@ -78,9 +123,14 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stopped.wait(1):
-            gone = self._look()
-            if gone:
-                end("{}: no heartbeat from {}. {}".format(self._role, ", ".join(gone), self._consequence), EXIT_CODE)
+            try:
+                wrong = self._look()
+            except Exception as error:
+                # Without a watch the process might wait for ever.
+                traceback.print_exc()
+                end("{} ends: its watch raised {!r}".format(self._name, error), 1)
+            if wrong:
+                end("{}: {}. {}".format(self._name, wrong, self._consequence), EXIT_CODE)
 
 
 def end(message: str, code: int) -> None:
@@ -89,3 +139,17 @@ def end(message: str, code: int) -> None:
     sys.stderr.write(message + "\n")
     sys.stderr.flush()
     os._exit(code)
+
+
+def end_unless_left() -> None:
+    """End the process if it doesn't do so itself soon: nobody watches a job any more that is over."""
+    # By a thread that isn't Python's: those may have ended by then.
+    faulthandler.dump_traceback_later(_LEAVING, exit=True, file=2)
+
+
+def say_later(message: str) -> threading.Timer:
+    """Print a message in 10 seconds, unless it is cancelled before."""
+    timer = threading.Timer(10, lambda: sys.stderr.write(message + "\n"))
+    timer.daemon = True
+    timer.start()
+    return timer

@@ -126,7 +126,7 @@ def test_all_end_when_one_process_is_dead(role, how, tmp_path):
     with Running(settings(tmp_path, hold=["step", 0, 0])) as running:
         held = running.wait_for_hold()
         victim = held if role == "worker" else role
-        running.processes[victim].send_signal(how)
+        os.kill(running.processes[victim].pid, how)
         codes = running.wait(SOON, but=[victim])
         assert all(code == 70 for code in codes.values()), codes
         outputs = [running.output(name) for name in codes]
