@@ -394,7 +394,7 @@ train = mx.io.NDArrayIter(x, x.sum(axis=1), batch_size=2, label_name="label")
 output = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=1, no_bias=True, name="fc")
 module = SVRGModule(mx.sym.LinearRegressionOutput(output, mx.sym.Variable("label")), label_names=["label"])
 module.fit(
-    train, eval_metric="mse", num_epoch=60, kvstore=store, optimizer_params={"learning_rate": 0.25},
+    train, eval_metric="mse", num_epoch=150, kvstore=store, optimizer_params={"learning_rate": 0.5},
     batch_end_callback=fail,
 )
 print("rank", store.rank, "of", store.num_workers, module.get_params()[0]["fc_weight"].asnumpy().round(3).tolist())
