@@ -203,11 +203,15 @@ class _Job:
         """End all that is left, and wait for it."""
         for process in self._processes:
             process.popen.stdin.close()  # type: ignore[union-attr]
-        while self._running() or self._outputs.get_map():
+        self._pass_on_output_while(self._running)
+        # What a keeper that was killed has left.
+        keeper.kill_descendants()
+        self._pass_on_output_while(self._outputs.get_map)
+
+    def _pass_on_output_while(self, condition: Callable[[], Any]) -> None:
+        while condition():
             with contextlib.suppress(_Stop):
                 self._pass_on_output()
-        # Those of a keeper that was killed.
-        keeper.kill_descendants()
 
 
 # ----------------------------------------------------------------------------------------------------------- the job
