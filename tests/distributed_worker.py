@@ -1,19 +1,20 @@
-"""What a worker of a test's job does; not a test. Its argument says how, in JSON; see `Job` in test_distributed."""
+"""What a worker of a test's job does; `jobs.DEFAULTS` has the settings. Not a test."""
 
-import json
 import logging
 import os
 import socket
-import sys
+from pathlib import Path
 
 import mxnet as mx
 import numpy as np
 import oracle
 from models import OPTIMIZERS, iterator, nd, samples, symbol
 
-from svrg_optimization import SVRGModule
+from svrg_optimization import SVRGModule, mxnet_internals
 
 PROBLEMS = {problem.name: problem for problem in oracle.PROBLEMS}
+# What a worker prints after each step.
+AFTER_STEP = "-- after a step"
 
 
 def shards_of(data, sizes):
@@ -31,83 +32,112 @@ def network(job):
     return mx.sym.SoftmaxOutput(layer, mx.sym.Variable("softmax_label"), name="out")
 
 
-def counted(names):
-    """Count the calls of these methods of a KVStore, with how many keys each sends."""
-    counts = dict.fromkeys(names, 0)
+def start_weights(job, rank):
+    """The weights that this worker begins with."""
+    _, weights = samples(PROBLEMS[job["problem"]], sum(job["shards"]))
+    shift = rank if job["weights_by_rank"] else 0
+    return {
+        "fullyconnected0" + name[2:] if job["default_names"] else name: nd(value + shift, job["dtype"])
+        for name, value in weights.items()
+    }
 
-    def count(name, usual):
-        def call(self, key, *args, **kwargs):
-            counts[name] += len(key) if isinstance(key, (list, tuple)) else 1
-            return usual(self, key, *args, **kwargs)
 
-        return call
+@mx.optimizer.register
+class Failing(mx.optimizer.Optimizer):
+    """An optimizer with a mistake."""
 
-    for name in names:
-        setattr(mx.kvstore.KVStore, name, count(name, getattr(mx.kvstore.KVStore, name)))
-    return counts
+    def create_state(self, index, weight):
+        return None
+
+    def update(self, index, weight, grad, state):
+        raise ValueError("as the test wants")
+
+
+class Training:
+    """One worker's training."""
+
+    def __init__(self, job, rank):
+        self.job, self.rank, self.steps = job, rank, []
+        self.prefix = job["directory"] + "/worker{}".format(rank)
+        problem = PROBLEMS[job["problem"]]
+        data, _ = samples(problem, sum(job["shards"]))
+        self.train = iterator(problem, shards_of(data, job["shards"])[rank], job["batch_size"], job["dtype"])
+        name, params, _ = OPTIMIZERS.get(job["optimizer"], (job["optimizer"], {}, None))
+        self.optimizer = dict(optimizer=name, optimizer_params=params() if callable(params) else params)
+        self.module = self._module([mx.cpu(k) for k in range(job["devices"])])
+
+    def _module(self, contexts):
+        if self.job["plain"]:
+            return mx.mod.Module(network(self.job), context=contexts)
+        if self.job["resume"] is None:
+            return SVRGModule(network(self.job), context=contexts, update_freq=self.job["update_freq"])
+        return SVRGModule.load(self.prefix, self.job["resume"], True, context=contexts)
+
+    def fit(self, store):
+        """By the high-level interface."""
+        start = {} if self.job["resume"] else dict(arg_params=start_weights(self.job, self.rank))
+        if not self.job["plain"]:
+            start["full_grads_batch_end_callback"] = lambda param: self.reach("snapshot", param.epoch)
+        self.module.fit(
+            self.train, kvstore=store, begin_epoch=self.job["resume"] or 0, num_epoch=self.job["epochs"],
+            batch_end_callback=lambda param: self.remember(param.epoch),
+            epoch_end_callback=lambda epoch, *_: self.checkpoint(epoch), initializer=mx.init.Zero(),
+            **start, **self.optimizer,
+        )  # fmt: skip
+
+    def train_by_hand(self, store):
+        """By the intermediate-level interface; all workers take as many steps as the one with the fewest batches."""
+        self.module.bind(self.train.provide_data, self.train.provide_label)
+        self.module.init_params(arg_params=start_weights(self.job, self.rank), aux_params={})
+        self.module.init_optimizer(kvstore=store, **self.optimizer)
+        for epoch in range(self.job["epochs"]):
+            if epoch % self.job["update_freq"] == 0:
+                self.module.update_full_grads(self.train)
+            self.train.reset()
+            for _ in range(-(-min(self.job["shards"]) // self.job["batch_size"])):
+                self.module.forward_backward(next(self.train))
+                self.module.update()
+                self.remember(epoch)
+
+    def remember(self, epoch):
+        """Keep the weights after a step."""
+        self.steps.append({name: value.asnumpy() for name, value in self.module.get_params()[0].items()})
+        print(AFTER_STEP)
+        self.reach("step", epoch)
+
+    def checkpoint(self, epoch):
+        """Save a checkpoint, if the job has them."""
+        if self.job["checkpoints"]:
+            # As if one had been written half.
+            Path(self.prefix + "-{:04d}.params.new".format(epoch + 1)).write_bytes(b"half")
+            self.reach("checkpoint", epoch)
+            self.module.save_checkpoint(self.prefix, epoch + 1, True)
+
+    def reach(self, place, epoch):
+        """Tell the test if this is where it wants the first worker to stop; go on, or fail, when it says so."""
+        if self.job["hold"] == [place, epoch] and self.rank == 0:
+            with socket.create_connection(("127.0.0.1", self.job["port"])) as test:
+                test.sendall(str(os.getpid()).encode())
+                if test.recv(1):
+                    raise ValueError("as the test wants")
+
+    def save(self):
+        """Leave the weights after every step in a file."""
+        weights = {"{}/{}".format(k, name): value for k, step in enumerate(self.steps) for name, value in step.items()}
+        np.savez(os.path.join(self.job["directory"], "steps{}.npz".format(self.rank)), **weights)
 
 
 def main(job):
-    """Train, and leave the weights after every step in a file for each worker."""
+    """Train as the job says."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     store = mx.kv.create(job["store"])
-    rank = store.rank
-    for name, value in job["of_rank"].get(str(rank), {}).items():
-        job[name] = value
-    problem = PROBLEMS[job["problem"]]
-    data, weights = samples(problem, sum(job["shards"]))
-    weights = {"fullyconnected0" + name[2:] if job["default_names"] else name: value for name, value in weights.items()}
-    if job["weights_by_rank"]:
-        weights = {name: value + rank for name, value in weights.items()}
-    train = iterator(problem, shards_of(data, job["shards"])[rank], job["batch_size"], job["dtype"])
-    name, params, _ = OPTIMIZERS[job["optimizer"]]
-    contexts = [mx.cpu(k) for k in range(job["devices"])]
-    if job["resume"] is None:
-        module = SVRGModule(network(job), context=contexts, update_freq=job["update_freq"])
-    else:
-        module = SVRGModule.load(job["directory"] + "/worker{}".format(rank), job["resume"], True, context=contexts)
-    steps, hold = [], job["hold"]
-
-    def remember(param):
-        steps.append({name: value.asnumpy() for name, value in module.get_params()[0].items()})
-        reach("step", param.epoch)
-
-    def raise_as_told(*_):
-        raise ValueError("as the test wants")
-
-    def reach(place, epoch):
-        # The test kills a process while that has told it where it is.
-        if hold == [place, epoch, rank]:
-            with socket.create_connection(("127.0.0.1", job["port"])) as test:
-                test.sendall(str(os.getpid()).encode())
-                test.recv(1)
-
-    def checkpoint(epoch, *_):
-        if job["checkpoints"]:
-            if hold == ["checkpoint", epoch, rank]:
-                module.save_params(job["directory"] + "/worker{}-{:04d}.params.new".format(rank, epoch + 1))
-                reach("checkpoint", epoch)
-            module.save_checkpoint(job["directory"] + "/worker{}".format(rank), epoch + 1, True)
-
-    if job.get("used"):
+    job = {**job, **job["of_rank"].get(store.rank, {})}
+    if job["used"]:
         store.init("something", mx.nd.zeros(1))
-    if job.get("fails"):
-        reach = raise_as_told
-    counts = counted(["push", "pull", "pushpull", "init", "broadcast"])
-    module.fit(
-        train, kvstore=job["store"] if job["by_name"] else store, optimizer=name,
-        optimizer_params=params() if callable(params) else params, begin_epoch=job["resume"] or 0,
-        num_epoch=job["epochs"], batch_end_callback=remember, epoch_end_callback=checkpoint,
-        full_grads_batch_end_callback=lambda param: reach("snapshot", param.epoch),
-        initializer=None if job["resume"] else mx.init.Zero(),
-        arg_params=None if job["resume"] else {name: nd(value, job["dtype"]) for name, value in weights.items()},
-    )  # fmt: skip
-    np.savez(
-        os.path.join(job["directory"], "steps{}.npz".format(rank)),
-        **{"{}/{}".format(k, name): value for k, step in enumerate(steps) for name, value in step.items()},
-        **{"requests/" + name: count for name, count in counts.items()},
-    )
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    training = Training(job, store.rank)
+    way = training.train_by_hand if job["by_hand"] else training.fit
+    way(job["store"] if job["by_name"] else store)
+    training.save()
+    if job["plain"]:
+        # What happens when a Python ends that wasn't forked.
+        mxnet_internals.free(store)

@@ -1,6 +1,8 @@
 """Jobs of several processes for the tests: as processes without the launcher; and what they should compute."""
 
 import atexit
+import contextlib
+import itertools
 import multiprocessing
 import os
 import socket
@@ -21,23 +23,35 @@ _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["distributed_worker", "svrg_optimization.server"])
 
 
+# Python hands its sys.path to that process too late for what it is to import first. The tunable is what a server would
+# otherwise start anew for.
+_FORKSERVER = {"PYTHONPATH": str(Path(__file__).parent), "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
+
+
 def _start_forking():
-    # Python hands its sys.path to that process too late for what it is to import first.
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), before]))
+    before = dict(os.environ)
+    for name, value in _FORKSERVER.items():
+        os.environ[name] = os.pathsep.join(filter(None, [value, before.get(name)]))
     try:
         forkserver.ensure_running()
     finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+        for name in _FORKSERVER:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def server():
-    """A scheduler or a server."""
-    from svrg_optimization import server
+    """A scheduler or a server, whose watch fails when the test wants it to."""
+    from svrg_optimization import server, watch
 
+    usual = watch.silent
+
+    def silent(*args):
+        if os.path.exists(os.environ["TEST_FAILS_IF"]):
+            raise ValueError("as the test wants")
+        return usual(*args)
+
+    watch.silent = silent
     server.main()
 
 
@@ -83,15 +97,18 @@ def _child(function, arguments, environment, output):
 # No job of the tests may take longer, and no process may outlive a dead one for longer; in seconds.
 LIMIT, SOON = 120, 15
 
+# The settings of a job. `of_rank`: other settings for some workers; `hold`: where, and in which epoch, the first worker
+# stops until the test lets it go on; `used`: the store has a key before; `plain`: by a Module.
 DEFAULTS = dict(
     problem="softmax", optimizer="momentum", shards=[8, 8], batch_size=4, epochs=3, update_freq=2, dtype="float32",
     devices=1, store="dist_sync", by_name=False, default_names=False, weights_by_rank=False, of_rank={}, resume=None,
-    hold=None, checkpoints=False,
+    hold=None, checkpoints=False, used=False, by_hand=False, plain=False,
 )  # fmt: skip
 
 
 def settings(directory, **job):
-    """All settings of a job."""
+    """All settings of a job, which leaves its files in this directory."""
+    Path(directory).mkdir(exist_ok=True)
     return {**DEFAULTS, **job, "directory": str(directory)}
 
 
@@ -103,14 +120,25 @@ def _environment(role, port, workers, servers, extra):
     }  # fmt: skip
 
 
+def _free_port():
+    # Not one that the system itself gives to whoever asks for any, and another one for each of pytest's processes.
+    first = 10000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    for port in range(first + next(_PORTS) % 1000, 32768):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise OSError("no free port")
+
+
+_PORTS = itertools.count()
+
+
 class Running:
     """The processes of a job, by name, and what each has printed."""
 
     def __init__(self, job, servers=(server,), environment=(), worker=worker):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.listener, self.held = socket.create_server(("127.0.0.1", 0)), None
+        port = _free_port()
+        self.listener, self.held, self.held_name = socket.create_server(("127.0.0.1", 0)), None, None
+        self.since = None
         self.directory = tempfile.TemporaryDirectory()
         job = {**job, "port": self.listener.getsockname()[1]}
         _start_forking()
@@ -120,6 +148,7 @@ class Running:
         self.processes = {}
         for name, (function, *arguments) in functions.items():
             settings = _environment(name.split()[0], port, len(job["shards"]), len(servers), dict(environment))
+            settings["TEST_FAILS_IF"] = str(self._file(name + " fails"))
             self._file(name).touch()
             self.processes[name] = _FORKS.Process(
                 target=_child, args=(function, arguments, settings, str(self._file(name)))
@@ -142,53 +171,75 @@ class Running:
             self.held.close()
         self.directory.cleanup()
 
+    def harm(self, name, how):
+        """Send a process a signal, or let it raise an exception."""
+        self.since = time.monotonic()
+        if how != "exception":
+            os.kill(self.processes[name].pid, how)
+        elif name == self.held_name:
+            self.held.sendall(b"!")
+        else:
+            self._file(name + " fails").touch()
+
     def output(self, name):
         """What a process has printed so far."""
         return self._file(name).read_text()
 
     def wait(self, limit=LIMIT, but=()):
-        """The exit codes of all processes (but some), which must end within so many seconds."""
-        deadline = time.monotonic() + limit
+        """The exit codes of all processes (but some), which must end so many seconds from now, or since the harm."""
+        deadline = (self.since or time.monotonic()) + limit
         codes = {}
         for name, process in self.processes.items():
             if name not in but:
                 process.join(max(0.01, deadline - time.monotonic()))
                 codes[name] = process.exitcode
         late = [name for name, code in codes.items() if code is None]
-        assert not late, "still running: {}".format({name: self.output(name) for name in late})
+        assert not late, "still running: {}".format({name: self.output(name)[-1000:] for name in late})
         return codes
+
+    def exit_code(self, name):
+        """The exit code of a process that ends by itself."""
+        self.processes[name].join(LIMIT)
+        return self.processes[name].exitcode
 
     def wait_for_hold(self):
         """The name of the process that has come to the place that the job holds it at."""
         self.listener.settimeout(LIMIT)
         self.held, _ = self.listener.accept()
         pid = int(self.held.recv(100))
-        return next(name for name, process in self.processes.items() if process.pid == pid)
+        self.held_name = next(name for name, process in self.processes.items() if process.pid == pid)
+        return self.held_name
 
 
 def steps_of(directory, workers):
-    """The weights after every step of each worker, and its numbers of requests."""
-    steps, requests = [], []
+    """The weights after every step of each worker."""
+    steps = []
     for rank in range(workers):
-        by_step, counts = {}, {}
+        by_step = {}
         with np.load(Path(directory, "steps{}.npz".format(rank))) as file:
             for key, value in file.items():
-                first, name = key.split("/")
-                if first == "requests":
-                    counts[name] = int(value)
-                else:
-                    by_step.setdefault(int(first), {})[name] = value
+                number, name = key.split("/")
+                by_step.setdefault(int(number), {})[name] = value
         steps.append([by_step[k] for k in sorted(by_step)])
-        requests.append(counts)
-    return steps, requests
+    return steps
+
+
+def run_all(jobs, **kwargs):
+    """Run jobs at the same time to their good ends; for each the steps, and what each worker has printed."""
+    with contextlib.ExitStack() as stack:
+        all_running = [stack.enter_context(Running(job, **kwargs)) for job in jobs]
+        results = []
+        for job, running in zip(jobs, all_running):
+            codes = running.wait()
+            assert not any(codes.values()), {name: running.output(name)[-3000:] for name, code in codes.items() if code}
+            outputs = [running.output(name) for name in codes if name.startswith("worker")]
+            results.append((steps_of(job["directory"], len(job["shards"])), outputs))
+    return results
 
 
 def run(job, **kwargs):
-    """Run a job to its good end; the weights after every step and the numbers of requests, for each worker."""
-    with Running(job, **kwargs) as running:
-        codes = running.wait()
-        assert not any(codes.values()), {name: running.output(name) for name, code in codes.items() if code}
-    return steps_of(job["directory"], len(job["shards"]))
+    """Run a job to its good end; the weights after every step of each worker, by rank, and what each has printed."""
+    return run_all([job], **kwargs)[0]
 
 
 def expected_steps(job):

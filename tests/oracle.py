@@ -1,6 +1,7 @@
 """SVRG in NumPy, one sample at a time: slow, and correct by inspection.
 
-Everything is float64. What mxnet's optimizer operators take as float32 (the learning rate) is rounded to it.
+Everything is float64. What mxnet's optimizer operators take as float32 (the learning rate, rescale_grad) is rounded to
+it.
 """
 
 import numpy as np
@@ -190,6 +191,6 @@ def data_parallel_svrg(problem, w, shards, make_optimizer, *, batch_size, epochs
                 for shard, batch in zip(shards, batches)
                 for i in batch
             )
-            rows = batch_size * len(shards)
-            w = {name: optimizer.step(name, w[name], gradient[name] / rows) for name in w}
+            rescale = float(np.float32(1 / (batch_size * len(shards))))
+            w = {name: optimizer.step(name, w[name], gradient[name] * rescale) for name in w}
             yield w
