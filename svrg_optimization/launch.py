@@ -17,8 +17,8 @@ from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence
 from . import job_plan, keeper
 from .job_plan import Host, Task
 
-# Seconds that scheduler and servers have to end after the workers.
-LEAVING = 15
+# Seconds that scheduler and servers have to end after the workers: more than they give themselves.
+LEAVING = 20
 # The exit codes of `timeout` and of a shell: timed out, and no such command.
 TIMED_OUT, NOT_FOUND = 124, 127
 SSH = "ssh -o BatchMode=yes -o ServerAliveInterval=5"

@@ -373,6 +373,22 @@ def test_ssh_that_fails_is_named(tmp_path):
     assert re.fullmatch(r"launch \| \w+( 0)? on other: ssh failed; all end", job.last)
 
 
+@pytest.mark.parametrize("variable", ["SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "JOB_COMPLETION_INDEX"])
+def test_the_script_of_the_documentation_knows_the_role_of_a_rank(variable, tmp_path):
+    document = Path(__file__).parent.parent / "docs" / "cluster.md"
+    (script,) = re.findall(r"^```sh\n(#!/bin/sh\n# role.sh .*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
+    (tmp_path / "role.sh").write_text(script)
+    (tmp_path / "python").write_text("#!/bin/sh\necho $DMLC_ROLE: $*\n")
+    (tmp_path / "python").chmod(0o755)
+    environment = {"PATH": "{}:{}".format(tmp_path, os.environ["PATH"]), "DMLC_NUM_SERVER": "2"}
+    command, roles = ["sh", tmp_path / "role.sh", "python", "train.py", "a b"], []
+    for rank in range(5):
+        environment[variable] = str(rank)
+        roles.append(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+    others = ["{}: -m svrg_optimization.server\n".format(role) for role in ("scheduler", "server", "server")]
+    assert roles == [*others, "worker: train.py a b\n", "worker: train.py a b\n"]
+
+
 # ------------------------------------------------------------------------------------------------------ the real thing
 
 TRAIN = """
