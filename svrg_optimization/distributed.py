@@ -1,4 +1,4 @@
-"""A job of several workers on mxnet's parameter servers: what they agree on, and how they leave.
+"""Training with the workers of a job, on mxnet's parameter servers: what they agree on, and how they leave.
 
 The full gradient itself goes through the keys that `keys.full_gradient_key` names, by `full_gradient.reduce`.
 """
@@ -6,24 +6,18 @@ The full gradient itself goes through the keys that `keys.full_gradient_key` nam
 import atexit
 import faulthandler
 import gc
-import hashlib
 import logging
 import os
 import sys
 import traceback
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
 import mxnet as mx
 import numpy as np
 from mxnet.base import MXNetError
 
-from . import keys, mxnet_internals, watch
+from . import exchange, keys, mxnet_internals, watch
 from .server import BEGUN, OVER
-
-# An exchanged number is three digits of 16 bits: float32, which servers keep exactly, holds each of them.
-_DIGIT = 1 << 16
-_DIGITS = 3
-NUMBERS = 8
 
 _STALE = (
     "the KVStore has been used before: its servers don't give back what was sent. A job's store serves one module; "
@@ -31,54 +25,39 @@ _STALE = (
 )
 
 
-def encode(numbers: Sequence[int]) -> List[float]:
-    """Integers from 0 to 2^48 - 1 as floats that float32 holds exactly.
+def description(default_optimizer: Any, **params: Any) -> List[Any]:
+    """What two workers share if they have the same optimizer: its name and its settings, as far as they are simple.
 
-    >>> decode(encode([3, 123456789012]))[:2]
-    [3, 123456789012]
+    >>> description('sgd', learning_rate=0.5)
+    ['sgd', ('learning_rate', 0.5)]
     """
-    padded = list(numbers) + [0] * (NUMBERS - len(numbers))
-    return [float(number // _DIGIT**k % _DIGIT) for number in padded for k in range(_DIGITS)]
+    if not isinstance(default_optimizer, str):
+        default_optimizer, params = type(default_optimizer).__name__, vars(default_optimizer)
+    simple = {name: value for name, value in params.items() if isinstance(value, (bool, int, float, str))}
+    return [default_optimizer.lower(), *sorted(simple.items())]
 
 
-def decode(values: Sequence[float]) -> List[int]:
-    """The inverse of `encode`."""
-    digits = [int(value) for value in values]
-    return [sum(digits[i + k] * _DIGIT**k for k in range(_DIGITS)) for i in range(0, len(digits), _DIGITS)]
+class Alone:
+    """A worker without others."""
 
+    def __init__(self, store: Any = None) -> None:
+        self.store = store
+        # What _SVRGOptimizer must know about the job.
+        self.optimizer_settings: Dict[str, Any] = {}
 
-def digest(value: Any) -> int:
-    """A number that two workers share if they share the value.
+    def start(self) -> None:
+        """Nothing to do."""
 
-    >>> digest(["weight"]) == digest(["weight"]), digest(["weight"]) == digest(["bias"])
-    (True, False)
-    """
-    return int.from_bytes(hashlib.sha256(repr(value).encode()).digest()[:6], "big")
+    def samples_of_all(self, samples: int, batches: int) -> int:
+        """The number of samples of all workers."""
+        return samples
 
+    def steps_of_all(self, train_data: Any) -> Optional[int]:
+        """The number of steps in an epoch: as many as there are batches."""
+        return None
 
-def differences(settings: Mapping[str, Any], gathered: Sequence[Sequence[int]], rank: int) -> List[str]:
-    """Which settings differ between workers, and who has what.
-
-    >>> differences({'update_freq': 2}, [[2], [3], [2]], rank=0)
-    ['update_freq: 2 on workers 0, 2; 3 on worker 1']
-    """
-    found = []
-    for k, (name, own) in enumerate(settings.items()):
-        by_value: Dict[int, List[int]] = {}
-        for worker, numbers in enumerate(gathered):
-            by_value.setdefault(numbers[k], []).append(worker)
-        if len(by_value) > 1:
-            readable = isinstance(own, int)
-            groups = "; ".join(
-                "{} on {}".format(value if readable else "one value" if i == 0 else "another", _workers(who))
-                for i, (value, who) in enumerate(by_value.items())
-            )
-            found.append("{}: {}{}".format(name, groups, "" if readable else "; worker {} has {}".format(rank, own)))
-    return found
-
-
-def _workers(ranks: Sequence[int]) -> str:
-    return "worker{} {}".format("s" if len(ranks) > 1 else "", ", ".join(map(str, ranks)))
+    def check_states_are_here(self) -> None:
+        """They are."""
 
 
 class Job:
@@ -88,26 +67,36 @@ class Job:
     ----------
     store : KVStore
         New: its first keys are made here.
+    module : SVRGModule
+        Bound and with weights.
+    optimizer : dict
+        Its settings.
 
     Raises
     ------
     RuntimeError
-        The store isn't new.
+        The store isn't new; or the workers have different settings, networks or optimizers.
     """
 
-    def __init__(self, store: Any) -> None:
-        self.store = store
-        self.rank, self.workers = store.rank, store.num_workers
-        self.servers = int(os.environ["DMLC_NUM_SERVER"])
-        self._proofs = keys.proof_keys(self.servers)
+    def __init__(self, store: Any, module: Any, optimizer: Mapping[str, Any]) -> None:
+        self.store, self._module = store, module
+        self.rank, self._workers = store.rank, store.num_workers
+        self._servers = int(os.environ["DMLC_NUM_SERVER"])
+        self._proofs = keys.proof_keys(self._servers)
+        self._steps_are_equal = False
         try:
-            store.init([keys.EXCHANGE] + self._proofs, [mx.nd.zeros((self.workers, NUMBERS * _DIGITS))]
-                       + [mx.nd.zeros(self.servers)] * self.servers)  # fmt: skip
+            store.init([keys.EXCHANGE, *self._proofs], [mx.nd.zeros((self._workers, exchange.WIDTH))]
+                       + [mx.nd.zeros(self._servers)] * self._servers)  # fmt: skip
         except MXNetError:
             raise RuntimeError(_STALE) from None
         self._watch = self._start_watch()
-        _fail_fast()
-        atexit.register(self.leave)
+        _fail_fast(self.rank)
+        atexit.register(self._leave)
+        self._servers_update = mxnet_internals.updates_on_kvstore(module, store)
+        self._agree(optimizer)
+        self.optimizer_settings = {"server_keys": self._server_keys} if self._servers_update else {}
+
+    # ------------------------------------------------------------------------------------------------- the start
 
     def _start_watch(self) -> Optional[watch.Watch]:
         if not watch.timeout(os.environ):
@@ -124,43 +113,62 @@ class Job:
             "its checkpoint.",
         )  # fmt: skip
 
-    def gather(self, numbers: Sequence[int]) -> List[List[int]]:
-        """What each worker gave, on every worker. All workers call it at the same point."""
-        rows = np.zeros((self.workers, NUMBERS * _DIGITS), np.float32)
-        rows[self.rank] = encode(numbers)
-        array = mx.nd.array(rows)
-        self.store.pushpull(keys.EXCHANGE, array, out=array)
-        gathered = array.asnumpy()
-        if not np.array_equal(gathered[self.rank], rows[self.rank]):
-            raise RuntimeError(_STALE)
-        return [decode(row) for row in gathered]
-
-    def agree(self, settings: Mapping[str, Any]) -> None:
-        """Raise RuntimeError, on every worker, unless all workers have these settings."""
-        own = [value if isinstance(value, int) else digest(value) for value in settings.values()]
-        found = differences(settings, self.gather(own), self.rank)
+    def _agree(self, optimizer: Mapping[str, Any]) -> None:
+        parameters = mxnet_internals.parameter_arrays(self._module)
+        settings = {
+            "update_freq": self._module.update_freq,
+            "MXNET_UPDATE_ON_KVSTORE": int(self._servers_update),
+            "batch size": sum(mxnet_internals.rows_on_devices(self._module)),
+            "optimizer": description(**optimizer),
+            "parameter names": [name for name, _ in parameters],
+            "parameter shapes and types": [
+                (name, arrays[0].shape, np.dtype(arrays[0].dtype).name) for name, arrays in parameters
+            ],
+        }
+        gathered = self._gather([exchange.as_number(value) for value in settings.values()])
+        found = exchange.differences(settings, gathered, self.rank)
         if found:
             raise RuntimeError("the workers of this job differ in {}. Start them all with the same program and "
                                "arguments".format("; and in ".join(found)))  # fmt: skip
 
-    def prove_servers(self, server_keys: Sequence[str]) -> None:
+    @property
+    def _server_keys(self) -> List[str]:
+        return keys.server_keys(mxnet_internals.parameter_names(self._module), self._servers)
+
+    def start(self) -> None:
+        """Begin at the weights of the store, which are the first worker's, on servers that work.
+
+        Raises
+        ------
+        RuntimeError
+            A server doesn't answer as it should.
+        """
+        self._prove_servers()
+        parameters = mxnet_internals.parameter_arrays(self._module)
+        if any(arrays[0].dtype == np.float64 for _, arrays in parameters):
+            self._check_float64()
+        for name, arrays in parameters:
+            self.store.pull(name, out=arrays)
+        mxnet_internals.take_weights_of_devices(self._module)
+
+    def _prove_servers(self) -> None:
         """Raise RuntimeError, on every worker, unless each server answers as it should.
 
-        A server that runs our optimizer answers by what only an optimizer can know that has the same `server_keys`;
-        one without an optimizer, by the sum over the workers. mxnet swallows what is raised on a server.
+        A server that runs our optimizer answers by what only an optimizer can know that has the same keys; one
+        without an optimizer, by the sum over the workers. mxnet swallows what is raised on a server.
         """
-        answers = [mx.nd.ones(self.servers) for _ in self._proofs]
+        answers = [mx.nd.ones(self._servers) for _ in self._proofs]
         for key, answer in zip(self._proofs, answers):
             self.store.pushpull(key, answer, out=answer)
-        for k, answer in enumerate(answers):
-            number = 1 + k
-            expected = keys.proof(server_keys, number) if server_keys else self.workers
-            wrong = np.flatnonzero(answer.asnumpy() != expected)
+        # The numbers of the proofs' keys: they come after that of the exchange.
+        for number, answer in enumerate((answer.asnumpy() for answer in answers), 1):
+            expected = keys.proof(self._server_keys, number) if self._servers_update else self._workers
+            wrong = np.flatnonzero(answer != expected)
             if not wrong.size:
                 continue
             # A small array is on one server, by mxnet's rule; a larger one than MXNET_KVSTORE_BIGARRAY_BOUND, on all.
-            server = number * 9973 % self.servers if wrong.size == self.servers else int(wrong[0])
-            if server_keys and answer.asnumpy()[wrong[0]] == self.workers:
+            server = number * 9973 % self._servers if wrong.size == self._servers else int(wrong[0])
+            if self._servers_update and answer[wrong[0]] == self._workers:
                 raise RuntimeError(
                     "server {} doesn't run the optimizer that it was sent, so weights would become sums of gradients. "
                     "Its own output says why: install svrg_optimization, and whatever module defines the optimizer or "
@@ -168,7 +176,7 @@ class Job:
                 )
             raise RuntimeError("server {}: {}".format(server, _STALE))
 
-    def check_float64(self) -> None:
+    def _check_float64(self) -> None:
         """Warn if the servers round float64 to float32."""
         third = mx.nd.array([1 / 3], dtype=np.float64)
         kept = mx.nd.zeros(1, dtype=np.float64)
@@ -180,7 +188,53 @@ class Job:
                 "'python -m svrg_optimization.server', and float64 stays float64"
             )
 
-    def leave(self) -> None:
+    # ---------------------------------------------------------------------------------------------- on the way
+
+    def _gather(self, numbers: Sequence[int]) -> List[List[int]]:
+        """What each worker gave, on every worker. All workers call it at the same point."""
+        rows = np.zeros((self._workers, exchange.WIDTH), np.float32)
+        rows[self.rank] = exchange.encode(numbers)
+        array = mx.nd.array(rows)
+        self.store.pushpull(keys.EXCHANGE, array, out=array)
+        gathered = array.asnumpy()
+        if not np.array_equal(gathered[self.rank], rows[self.rank]):
+            raise RuntimeError(_STALE)
+        return [exchange.decode(row) for row in gathered]
+
+    def samples_of_all(self, samples: int, batches: int) -> int:
+        """The number of samples of all workers; says if they have different numbers of batches."""
+        gathered = self._gather([samples, batches])
+        unequal = exchange.unequal([numbers[1] for numbers in gathered])
+        if unequal and not self._steps_are_equal:
+            self._module.logger.warning(
+                "The full pass had different numbers of batches: %s. All workers must take the same number of steps, "
+                "as fit() does, or they wait for each other for ever", unequal,
+            )  # fmt: skip
+        return sum(numbers[0] for numbers in gathered)
+
+    def steps_of_all(self, train_data: Any) -> Optional[int]:
+        """The number of steps in an epoch that every worker has batches for."""
+        if not hasattr(train_data, "__len__"):
+            self._module.logger.info("Counting the batches of train_data, for all workers to take as many steps")
+        counts = [numbers[0] for numbers in self._gather([count_batches(train_data)])]
+        if exchange.unequal(counts):
+            self._module.logger.warning("Each epoch has %d steps, the smallest number of batches: %s",
+                                        min(counts), exchange.unequal(counts))  # fmt: skip
+        self._steps_are_equal = True
+        return min(counts)
+
+    def check_states_are_here(self) -> None:
+        """Raise RuntimeError if the optimizer's states are on the servers."""
+        if self._servers_update:
+            raise RuntimeError(
+                "the optimizer runs on the parameter servers, and mxnet can't save or load its states there; set "
+                "MXNET_UPDATE_ON_KVSTORE=0 for all workers, which then run the optimizer themselves, with the same "
+                "result and the same traffic"
+            )
+
+    # -------------------------------------------------------------------------------------------------- the end
+
+    def _leave(self) -> None:
         """End with the other workers: the servers stop when all have left."""
         waiting = watch.say_later("worker {}: done; waiting for the other workers".format(self.rank))
         # Pushes that are still queued would be lost, and the servers would wait for them.
@@ -196,7 +250,7 @@ class Job:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _fail_fast() -> None:
+def _fail_fast(rank: int) -> None:
     """Let an exception that nobody catches end the process at once.
 
     Otherwise mxnet would wait, on the way out, for the other workers, who wait for this one's gradients.
@@ -207,15 +261,53 @@ def _fail_fast() -> None:
 
     def report_and_end(kind: Any, value: Any, trace: Any) -> None:
         usual(kind, value, trace)
-        rank = "" if _job is None else " {}".format(_job.rank)
-        watch.end("worker{} ends: {}".format(rank, "".join(traceback.format_exception_only(kind, value)).strip()), 1)
+        what = "".join(traceback.format_exception_only(kind, value)).strip()
+        watch.end("worker {} ends: {}".format(rank, what), 1)
 
     sys.excepthook = report_and_end
 
 
-# A process can take part in one job: freeing a second store would stop the servers of the first.
-_store: Any = None
-_job: Optional[Job] = None
+# ------------------------------------------------------------------------------------------------ joining a job
+
+# The store of this process, and whether a module has joined the job. A process can take part in one: freeing a second
+# store would stop the servers of the first.
+_process: Dict[str, Any] = {"store": None, "joined": False}
+
+
+def join(kvstore: Any, module: Any, **optimizer: Any) -> Union[Alone, Job]:
+    """Take part in the job of a distributed store; alone with any other.
+
+    Parameters
+    ----------
+    kvstore : str, KVStore or None
+        As init_optimizer takes it.
+    module, **optimizer
+        As for `Job`.
+
+    Raises
+    ------
+    RuntimeError
+        Another module of this process has joined, or what `Job` raises.
+    """
+    if not is_distributed(kvstore):
+        return Alone(kvstore)
+    if _process["joined"]:
+        raise RuntimeError(_STALE)
+    _process["joined"] = True
+    return Job(_store_of(kvstore), module, optimizer)
+
+
+def join_by(other: Any) -> Union[Alone, Job]:
+    """Take part in the job by the store and keys of another module."""
+    if hasattr(other, "_job"):
+        return other._job
+    store = mxnet_internals.kvstore(other)
+    if is_distributed(store):
+        raise RuntimeError(
+            "the optimizer to borrow is a plain Module's with kvstore={!r}, whose servers have no keys for the full "
+            "gradient; call init_optimizer() of an SVRGModule, and borrow that one's".format(store.type)
+        )
+    return Alone(store)
 
 
 def is_distributed(kvstore: Any) -> bool:
@@ -224,15 +316,14 @@ def is_distributed(kvstore: Any) -> bool:
     return isinstance(kind, str) and kind.startswith("dist")
 
 
-def store_of(kvstore: Any) -> Any:
+def _store_of(kvstore: Any) -> Any:
     """The store itself, made if it is given by its name and the process has none: a second one would hang."""
-    global _store
-    if not isinstance(kvstore, str):
-        _store = kvstore
-    elif _store is None:
+    if isinstance(kvstore, str):
         made = [each for each in gc.get_objects() if type(each) is mx.kvstore.KVStore and is_distributed(each)]
-        _store = made[0] if made else _create(kvstore)
-    return _store
+        kvstore = made[0] if made else _create(kvstore)
+    # It must not be freed before all workers leave.
+    _process["store"] = kvstore
+    return kvstore
 
 
 def _create(name: str) -> Any:
@@ -244,15 +335,6 @@ def _create(name: str) -> Any:
     store = mx.kv.create(name)
     waiting.cancel()
     return store
-
-
-def join(store: Any) -> Job:
-    """Take part in the job of this store, in which no module of this process has had a part."""
-    global _job
-    if _job is not None:
-        raise RuntimeError(_STALE)
-    _job = Job(store)
-    return _job
 
 
 # --------------------------------------------------------------------------------------------------- batch counts
@@ -270,17 +352,6 @@ def count_batches(data: Any) -> int:
 
 def _rewind(data: Any) -> None:
     getattr(data, "hard_reset", getattr(data, "reset", lambda: None))()
-
-
-def unequal(counts: Sequence[int]) -> str:
-    """Who has how many batches, if not all have as many; otherwise "".
-
-    >>> unequal([10, 8]), unequal([3, 3])
-    ('10 on worker 0, 8 on worker 1', '')
-    """
-    if len(set(counts)) == 1:
-        return ""
-    return ", ".join("{} on worker {}".format(count, worker) for worker, count in enumerate(counts))
 
 
 def exactly(batches: Iterable[Any], count: int) -> Iterator[Any]:
@@ -302,8 +373,3 @@ def exactly(batches: Iterable[Any], count: int) -> Iterator[Any]:
             "train_data gave {} batches, and {} when they were counted; the other workers go on. Give every epoch the "
             "same number of batches".format(given, count)
         )
-
-
-def total(gathered: Sequence[Sequence[int]]) -> Tuple[int, List[int]]:
-    """The number of samples of all workers, and each worker's number of batches."""
-    return sum(numbers[0] for numbers in gathered), [numbers[1] for numbers in gathered]

@@ -73,12 +73,16 @@ def main() -> None:
             name = role if role == "scheduler" else "server {}".format(store.rank)
             watching.append(watch.Watch(look, name, "The job is over: start it again from its checkpoint."))
 
+    def begin_when_listening() -> None:
+        _wait_until_listening()
+        begin()
+
     def leave() -> None:
         for each in watching:
             each.stop()
         watch.end_unless_left()
 
-    class Server(KVStoreServer):  # type: ignore[misc]
+    class Server(KVStoreServer):
         def _controller(self) -> Callable[..., None]:
             usual = super()._controller()
             ours = {BEGUN.encode(): begin, OVER.encode(): leave}
@@ -98,7 +102,7 @@ def main() -> None:
     # mxnet swallows what the optimizer raises, and goes on with weights that were not updated.
     sys.unraisablehook = _report_and_end
     if role == "scheduler":
-        threading.Thread(target=lambda: (_wait_until_listening(), begin()), daemon=True).start()
+        threading.Thread(target=begin_when_listening, daemon=True).start()
     Server(store).run()
     faulthandler.cancel_dump_traceback_later()
 

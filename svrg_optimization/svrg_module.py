@@ -8,14 +8,13 @@ from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import mxnet as mx
-import numpy as np
 from mxnet.model import BatchEndParam
 from mxnet.module import Module
 
 from . import call_order, checkpoint, checks, distributed, full_gradient, mxnet_internals, shapes, strategies
 from .batches import TrueRows, batch_axes, whole_data
 from .full_gradient import BatchGradient, OnDevices
-from .keys import check_parameter_names, full_gradient_key, server_keys
+from .keys import check_parameter_names, full_gradient_key
 from .networks import couples_rows
 from .random_draws import DrawStream, draws_random_numbers
 from .snapshot import Snapshot
@@ -151,14 +150,13 @@ class SVRGModule(Module):
         self._monitored = False
         self._said_plain = False
         self._said_round_batch = False
-        self._counted = False
         # The rows of a full batch on each device: as bound, whatever batch was the last one.
         self._full_batch_rows: List[int] = []
         # The numbers of the user's optimizer when it was installed.
         self._optimizer_at_start: Dict[str, float] = {}
         self._restoring: Optional[checkpoint.State] = None
         # The other workers, if there are any.
-        self._job: Optional[distributed.Job] = None
+        self._job: Union[distributed.Alone, distributed.Job] = distributed.Alone()
         # How the gradient at the snapshot is computed; chosen in bind().
         self._strategy: strategies.Serial
 
@@ -304,7 +302,8 @@ class SVRGModule(Module):
         Parameters
         ----------
         kvstore : str, KVStore or None
-            A store for one machine.
+            A store for one machine; or, in a process of a distributed job, 'dist_sync' or 'dist_device_sync', with
+            which all workers begin at the weights of the first one.
         optimizer, optimizer_params, force_init
             As for ``Module.init_optimizer``.
 
@@ -315,7 +314,9 @@ class SVRGModule(Module):
         TypeError
             `kvstore` or `optimizer` is of the wrong type.
         RuntimeError
-            The module isn't bound or has no weights.
+            The module isn't bound or has no weights; the workers of a job have different settings, networks or
+            optimizers; a parameter server doesn't run the optimizer that it was sent; or the store has been used
+            before.
         """
         if self.optimizer_initialized and not force_init:
             super().init_optimizer()  # Module says that it ignores the call.
@@ -325,16 +326,14 @@ class SVRGModule(Module):
         settings = {"default_optimizer": optimizer}
         if isinstance(optimizer, str):
             settings.update(dict(optimizer_params))
-        if distributed.is_distributed(kvstore):
-            kvstore = distributed.store_of(kvstore)
-            settings["server_keys"] = self._join(kvstore)
-        super().init_optimizer(kvstore, REGISTERED_NAME, settings, force_init)
+        self._job = distributed.join(kvstore, self, **settings)
+        settings.update(self._job.optimizer_settings)
+        super().init_optimizer(self._job.store, REGISTERED_NAME, settings, force_init)
         store = mxnet_internals.kvstore(self)
         if store is not None:
             zeros = full_gradient.zeros_for(mxnet_internals.parameter_arrays(self))[0]
             store.init([full_gradient_key(name) for name in zeros], list(zeros.values()))
-        if self._job is not None:
-            self._start_from_store(settings["server_keys"])
+        self._job.start()
         users_optimizer = self._users_optimizer()
         self._optimizer_at_start = checkpoint.numbers_of(users_optimizer)
         # Its noise is drawn anew at each update: by the stream too, so that a resumed run draws the same.
@@ -345,45 +344,17 @@ class SVRGModule(Module):
             checkpoint.restore_position(users_optimizer, self._restoring)
             self._restoring = None
 
-    def _join(self, store: Any) -> Sequence[str]:
-        """Agree with the other workers of a job; the names of the servers' keys, if the servers update the weights."""
-        self._job = distributed.join(store)
-        names = mxnet_internals.parameter_names(self)
-        there = mxnet_internals.updates_on_kvstore(self, store)
-        self._job.agree(
-            {
-                "update_freq": self.update_freq,
-                "MXNET_UPDATE_ON_KVSTORE": int(there),
-                "batch size": sum(mxnet_internals.rows_on_devices(self)),
-                "parameter names": names,
-                "parameter shapes and types": [
-                    (name, arrays[0].shape, np.dtype(arrays[0].dtype).name)
-                    for name, arrays in mxnet_internals.parameter_arrays(self)
-                ],
-            }
-        )
-        return server_keys(names, self._job.servers) if there else ()
-
-    def _start_from_store(self, keys: Sequence[str]) -> None:
-        """Begin at the weights of the store, the first worker's, on servers that work."""
-        self._job.prove_servers(keys)
-        parameters = mxnet_internals.parameter_arrays(self)
-        if any(arrays[0].dtype == np.float64 for _, arrays in parameters):
-            self._job.check_float64()
-        for name, arrays in parameters:
-            self._job.store.pull(name, out=arrays)
-        mxnet_internals.take_weights_of_devices(self)
-
     def borrow_optimizer(self, shared_module: Module) -> None:
         """Use the optimizer and KVStore of another module.
 
         Raises
         ------
         RuntimeError
-            It has none yet.
+            It has none yet; or it is a plain Module with a distributed store, which has no keys for the full gradient.
         """
         if not shared_module.optimizer_initialized:
             raise RuntimeError("borrow_optimizer() was called too early: call shared_module.init_optimizer() first")
+        self._job = distributed.join_by(shared_module)
         super().borrow_optimizer(shared_module)
         self._optimizer_at_start = getattr(
             shared_module, "_optimizer_at_start", checkpoint.numbers_of(self._users_optimizer())
@@ -580,16 +551,7 @@ class SVRGModule(Module):
             raise ValueError(
                 "train_data={!r} gave no samples; is it an iterator that can't be reset?".format(train_data)
             )
-        return total.totals, samples if self._job is None else self._samples_of_all(samples, nbatch + 1)
-
-    def _samples_of_all(self, samples: int, batches: int) -> int:
-        """The number of samples of all workers."""
-        everybody, counts = distributed.total(self._job.gather([samples, batches]))
-        unequal = distributed.unequal(counts)
-        if unequal and not self._counted:
-            self.logger.warning("The full pass had different numbers of batches: %s. All workers must take the same "
-                                "number of steps, as fit() does, or they wait for each other for ever", unequal)  # fmt: skip
-        return everybody
+        return total.totals, self._job.samples_of_all(samples, nbatch + 1)
 
     def _is_free(self) -> bool:
         """Whether the live network may take part in a full pass."""
@@ -673,8 +635,8 @@ class SVRGModule(Module):
         def take_snapshot_if_due() -> Optional[int]:
             nonlocal steps
             epoch = next(epochs)
-            if self._job is not None and steps is None:
-                steps = self._steps_of_all(train_data)
+            if epoch == begin_epoch:
+                steps = self._job.steps_of_all(train_data)
             if not self._snapshot.taken or epoch % self.update_freq == 0:
                 data = train_data if snapshot_data is None else snapshot_data
                 self.update_full_grads(data, batch_end_callback=full_grads_batch_end_callback, epoch=epoch)
@@ -688,15 +650,6 @@ class SVRGModule(Module):
             validation_metric, monitor, sparse_row_id_fn,
         )  # fmt: skip
 
-    def _steps_of_all(self, train_data: Any) -> int:
-        """The number of steps in an epoch that every worker has batches for."""
-        counts = [numbers[0] for numbers in self._job.gather([distributed.count_batches(train_data)])]
-        if distributed.unequal(counts):
-            self.logger.warning("Each epoch has %d steps, the smallest number of batches: %s",
-                                min(counts), distributed.unequal(counts))  # fmt: skip
-        self._counted = True
-        return min(counts)
-
     # --------------------------------------------------------------------------------------------- checkpoints
 
     def save_optimizer_states(self, fname: str) -> None:
@@ -705,9 +658,10 @@ class SVRGModule(Module):
         Raises
         ------
         RuntimeError
-            There is no optimizer; or it runs on parameter servers, which don't give their states away.
+            There is no optimizer; or it runs on parameter servers, which don't give their states away: set
+            ``MXNET_UPDATE_ON_KVSTORE=0`` for all workers.
         """
-        self._check_states_are_here()
+        self._job.check_states_are_here()
         super().save_optimizer_states(fname)
 
     def load_optimizer_states(self, fname: str) -> None:
@@ -716,18 +670,11 @@ class SVRGModule(Module):
         Raises
         ------
         RuntimeError
-            There is no optimizer; or it runs on parameter servers, which don't take any states.
+            There is no optimizer; or it runs on parameter servers, which don't take any states: set
+            ``MXNET_UPDATE_ON_KVSTORE=0`` for all workers.
         """
-        self._check_states_are_here()
+        self._job.check_states_are_here()
         super().load_optimizer_states(fname)
-
-    def _check_states_are_here(self) -> None:
-        if self._job is not None and mxnet_internals.updates_on_kvstore(self, self._job.store):
-            raise RuntimeError(
-                "the optimizer runs on the parameter servers, and mxnet can't save or load its states there; set "
-                "MXNET_UPDATE_ON_KVSTORE=0 for all workers, which then run the optimizer themselves, with the same "
-                "result and the same traffic"
-            )
 
     def save_checkpoint(
         self, prefix: str, epoch: int, save_optimizer_states: bool = False, remove_amp_cast: bool = True

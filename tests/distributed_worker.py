@@ -90,6 +90,10 @@ class Training:
         self.module.bind(self.train.provide_data, self.train.provide_label)
         self.module.init_params(arg_params=start_weights(self.job, self.rank), aux_params={})
         self.module.init_optimizer(kvstore=store, **self.optimizer)
+        if self.job["borrows"]:
+            lender, self.module = self.module, self._module([mx.cpu(k) for k in range(self.job["devices"])])
+            self.module.bind(self.train.provide_data, self.train.provide_label, shared_module=lender)
+            self.module.borrow_optimizer(lender)
         for epoch in range(self.job["epochs"]):
             if epoch % self.job["update_freq"] == 0:
                 self.module.update_full_grads(self.train)

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import ctypes
 import itertools
 import multiprocessing
 import os
@@ -62,6 +63,12 @@ def plain_server():
     kvstore_server._init_kvstore_server_module()
 
 
+def rounding_server():
+    """What plain mxnet runs, where memory isn't zero by chance: M_PERTURB fills it with ones."""
+    ctypes.CDLL(None).mallopt(-6, 0xFE)
+    plain_server()
+
+
 def ignorant_server():
     """A plain server that can't import our package."""
     for name in list(sys.modules):
@@ -80,7 +87,7 @@ def _child(function, arguments, environment, output):
     os.environ.update(environment)
     for stream in (1, 2):
         os.dup2(os.open(output, os.O_WRONLY | os.O_APPEND), stream)
-    sys.stdout = sys.stderr = open(1, "w", buffering=1, closefd=False)
+    sys.stdout = sys.stderr = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
     code = 0
     try:
         function(*arguments)
@@ -98,11 +105,13 @@ def _child(function, arguments, environment, output):
 LIMIT, SOON = 120, 15
 
 # The settings of a job. `of_rank`: other settings for some workers; `hold`: where, and in which epoch, the first worker
-# stops until the test lets it go on; `used`: the store has a key before; `plain`: by a Module.
+# stops until the test lets it go on; `used`: the store has a key before; `plain`: by a Module; `borrows`: with the
+# optimizer of another module.
 DEFAULTS = dict(
     problem="softmax", optimizer="momentum", shards=[8, 8], batch_size=4, epochs=3, update_freq=2, dtype="float32",
     devices=1, store="dist_sync", by_name=False, default_names=False, weights_by_rank=False, of_rank={}, resume=None,
     hold=None, checkpoints=False, used=False, by_hand=False, plain=False,
+    borrows=False,
 )  # fmt: skip
 
 

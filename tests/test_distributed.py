@@ -9,7 +9,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 from distributed_worker import AFTER_STEP, PROBLEMS, shards_of
-from jobs import SOON, Running, expected_steps, ignorant_server, plain_server, run, run_all, server, settings
+from jobs import SOON, Running, expected_steps, ignorant_server, rounding_server, run, run_all, server, settings
 from models import assert_same, iterator, ready, samples, train_steps
 
 from svrg_optimization import SVRGModule, distributed, keys
@@ -70,8 +70,9 @@ def test_the_jobs_have_both_values_of_each_setting_for_any_number_of_workers(col
     assert all(len({value for count, value in values if count == workers}) >= 2 for workers in (1, 2, 3, 4))
 
 
-def test_training_by_hand_with_different_numbers_of_batches(tmp_path):
-    job = settings(tmp_path, by_hand=True, shards=[9, 12, 4])
+@pytest.mark.parametrize("borrows", [False, True])
+def test_training_by_hand_with_different_numbers_of_batches(borrows, tmp_path):
+    job = settings(tmp_path, by_hand=True, borrows=borrows, shards=[9, 12, 4])
     steps, outputs = run(job)
     _assert_steps(steps, job)
     said = "The full pass had different numbers of batches: 3 on worker 0, 3 on worker 1, 1 on worker 2."
@@ -143,6 +144,8 @@ FAILURES = {
         dict(of_rank={1: {"problem": "linear"}}), (server,), "parameter shapes and types: one value on worker 0"),
     "batch size": (
         dict(of_rank={1: {"batch_size": 2}}), (server,), "batch size: 4 on worker 0; 2 on worker 1"),
+    "optimizer": (
+        dict(of_rank={1: {"optimizer": "adam"}}), (server,), "optimizer: one value on worker 0; another on worker 1"),
     "a used store": (dict(used=True), (server,), "the KVStore has been used before"),
 }  # fmt: skip
 
@@ -158,7 +161,7 @@ def test_every_worker_says_what_is_wrong_before_training(name, tmp_path):
 
 
 def test_servers_that_round_float64_are_named(tmp_path):
-    with Running(settings(tmp_path, dtype="float64"), servers=(plain_server,)) as running:
+    with Running(settings(tmp_path, dtype="float64"), servers=(rounding_server,)) as running:
         running.wait()
         assert "the servers round float64 to float32" in running.output("worker 0")
 
@@ -263,6 +266,23 @@ def test_exactly_refuses_too_few_batches():
         list(distributed.exactly([1], 2))
 
 
+def test_the_optimizer_of_a_distributed_module_cannot_be_borrowed(monkeypatch):
+    problem = PROBLEMS["softmax"]
+    data, weights = samples(problem, 8)
+    train = iterator(problem, data, 4)
+    plain = ready(problem, weights, train, module=mx.mod.Module, kvstore=mx.kv.create("local"))
+    ours = ready(problem, weights, train)
+    monkeypatch.setattr(mx.kvstore.KVStore, "type", "dist_sync")
+    with pytest.raises(RuntimeError, match="a plain Module's with kvstore='dist_sync'"):
+        ours.borrow_optimizer(plain)
+
+
+def test_the_optimizer_is_described_by_what_is_simple():
+    scheduler = mx.lr_scheduler.FactorScheduler(3, 0.5)
+    assert distributed.description("SGD", wd=0.5, lr_scheduler=scheduler) == ["sgd", ("wd", 0.5)]
+    assert distributed.description(mx.optimizer.SGD(momentum=0.5)) != distributed.description(mx.optimizer.SGD())
+
+
 def test_counting_leaves_an_iterator_at_its_start():
     train = mx.io.NDArrayIter(mx.nd.zeros((10, 2)), batch_size=4, last_batch_handle="roll_over")
     next(train)
@@ -275,4 +295,4 @@ def test_servers_find_out_by_their_answers_whether_they_know_the_keys():
 
 
 def test_no_job_is_left_behind_in_this_process():
-    assert "DMLC_ROLE" not in os.environ and distributed._job is None
+    assert "DMLC_ROLE" not in os.environ and not distributed._process["joined"]
