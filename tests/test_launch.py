@@ -15,6 +15,7 @@ from svrg_optimization import job_plan, launch
 from svrg_optimization.job_plan import Host
 
 WITNESS = str(Path(__file__).with_name("witness.py"))
+KEEPER = [sys.executable, "-m", "svrg_optimization.keeper"]
 LAUNCH = [sys.executable, "-m", "svrg_optimization.launch"]
 # The launcher with other servers than mxnet's: these end when there are as many files in the directory as workers.
 QUICK = """
@@ -24,9 +25,9 @@ job_plan.SERVER[:] = ["sh", "-c", {server!r}]
 launch.LEAVING = {leaving}
 sys.exit(launch.main())
 """
-WAITING, ENDING = "exec sleep 1000", "exit 0"
+WAITING, ENDING = "exec sleep 100", "exit 0"
 # A process that has started others: one in a session of its own, one that is stopped.
-FAMILY = "setsid sleep 1000 & sh -c 'kill -STOP $$' & echo ready; sleep 1000"
+FAMILY = "setsid sleep 100 & sh -c 'kill -STOP $$' & echo ready; sleep 100"
 
 
 class Ended:
@@ -46,7 +47,7 @@ def quick(server=ENDING, leaving=15):
     return [sys.executable, "-c", QUICK.format(server=server, leaving=leaving)]
 
 
-def ended(*command, number=0, ready=0, limit=60, cwd=None, **environment):
+def ended(*command, number=0, ready=0, limit=30, cwd=None, **environment):
     """Run a command under the eyes of a witness."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(job_plan.PASSED_ON)}
     env.pop("OMP_NUM_THREADS", None)
@@ -101,7 +102,7 @@ def test_nothing_of_a_long_output_is_lost():
 
 def test_lines_come_when_they_are_printed():
     # It would wait for ever for a line that Python keeps back.
-    code = "import time; print('ready'); time.sleep(1000)"
+    code = "import time; print('ready'); time.sleep(100)"
     assert (
         ended(*quick(WAITING), "-n", "1", "--", sys.executable, "-c", code, number=signal.SIGTERM, ready=1).code == 143
     )
@@ -125,14 +126,14 @@ def test_a_job_whose_output_nobody_reads_ends():
 @pytest.mark.parametrize("which", [0, 1])
 def test_the_first_failure_ends_all_and_gives_the_exit_code(worker, code, message, which):
     # The others wait for ever.
-    script = "[ $PORT = $(($DMLC_PS_ROOT_PORT + 2 + {})) ] || exec sleep 1000; echo oh >&2; {}".format(which, worker)
+    script = "[ $PORT = $(($DMLC_PS_ROOT_PORT + 2 + {})) ] || exec sleep 100; echo oh >&2; {}".format(which, worker)
     job = ended(*quick(WAITING), "-n", "2", "--", "sh", "-c", script)
     assert (job.code, job.left) == (code, False)
     assert job.err[-2:] == ["worker {} | oh".format(which), message.format(which)]
 
 
 def test_a_server_that_fails_ends_all():
-    job = ended(*quick("[ $DMLC_ROLE = scheduler ] && exec sleep 1000; exit 70"), "-n", "1", "--", "sleep", "1000")
+    job = ended(*quick("[ $DMLC_ROLE = scheduler ] && exec sleep 100; exit 70"), "-n", "1", "--", "sleep", "1000")
     assert (job.code, job.left) == (70, False)
     assert job.last == "launch | server 0 ended with exit code 70; all end"
 
@@ -166,18 +167,19 @@ def test_nothing_is_left_when_a_signal_ends_the_launcher(number, message):
 
 
 def test_nothing_is_left_of_processes_that_do_not_want_to_end():
-    script = "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 1000' & echo ready; sleep 1000; sleep 1000"
+    script = "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 100' & echo ready; sleep 100; sleep 100"
     assert ended(*quick(WAITING), "-n", "1", "--", "sh", "-c", script, number=signal.SIGKILL, ready=1).left is False
 
 
-def test_nothing_is_left_of_what_a_program_leaves_behind():
-    job = ended(*quick(), "-n", "1", "--", "sh", "-c", "setsid sleep 1000 & exit 0")
-    assert (job.code, job.left) == (0, False)
+@pytest.mark.parametrize("command", [[*quick(), "-n", "1", "--"], KEEPER])
+def test_nothing_is_left_of_what_a_program_leaves_behind(command):
+    job = ended(*command, "sh", "-c", "setsid sleep 100 & exit 3")
+    assert (job.code, job.left) == (3, False)
 
 
 def test_nothing_is_left_when_a_keeper_is_killed():
     # $PPID is the keeper's.
-    job = ended(*quick(WAITING), "-n", "2", "--", "sh", "-c", "setsid sleep 1000 & kill -KILL $PPID; sleep 1000")
+    job = ended(*quick(WAITING), "-n", "2", "--", "sh", "-c", "setsid sleep 100 & kill -KILL $PPID; sleep 100")
     assert (job.code, job.left) == (137, False)
 
 
@@ -332,8 +334,9 @@ def test_workers_are_dealt_out_in_turn():
     assert "".join(host.name for host in job_plan.deal(7, [a, b, c])) == "abcacac"
 
 
-# ssh as it is for the launcher: a command that runs a line by a shell, and whose standard input ends when it does.
-STAND_IN = ["sh", "-c", 'exec env -i PATH="$PATH" HOST="$0" sh -c "$1"']
+# ssh as it is for the launcher: a command that lets another process run a line by a shell, and passes its standard
+# input on. A signal doesn't get there.
+STAND_IN = ["sh", "-c", 'env -i PATH="$PATH" HOST="$0" sh -c "$1"; exit $?']
 
 
 @pytest.fixture
@@ -472,7 +475,7 @@ def namespaces():
 def two_hosts(namespaces, other_host, tmp_path):
     """Arguments for a job on both."""
     (tmp_path / "hosts").write_text("".join("{} address={}\n".format(*host) for host in namespaces.items()))
-    stand_in = ["sh", "-c", 'exec ip netns exec "$0" env -i PATH="$PATH" sh -c "$1"']
+    stand_in = ["sh", "-c", 'ip netns exec "$0" env -i PATH="$PATH" sh -c "$1"; exit $?']
     return [
         "-n",
         "3",

@@ -6,6 +6,7 @@ SIGNAL (a number, 0 for none) is sent once READY lines of the command's output h
 the exit code, what was written, and whether anything was left. After SIGKILL, waits until nothing is.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 
-from svrg_optimization import keeper
+PR_SET_CHILD_SUBREAPER = 36
 
 
 def something_is_left(wait):
@@ -29,9 +30,9 @@ def something_is_left(wait):
 
 def witness(number, ready, command):
     """Run the command."""
-    keeper.adopt_orphans()
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
         lines = []
         while ready:
             lines.append(process.stdout.readline())
@@ -41,6 +42,7 @@ def witness(number, ready, command):
             process.send_signal(number)
         lines += process.stdout.readlines()
         code = process.wait()
+        process.stdin.close()
         # One that is killed can't wait for the others. The time that they have is the test's.
         left = something_is_left(wait=number == signal.SIGKILL)
         errors.seek(0)
