@@ -23,7 +23,7 @@ LEAVING = 20
 TIMED_OUT, NOT_FOUND = 124, 127
 SSH = "ssh -o BatchMode=yes -o ServerAliveInterval=5"
 _KEEPER = [sys.executable, "-m", "svrg_optimization.keeper"]
-_LONGEST_LINE = 1 << 16
+_LONGEST_LINE = 1 << 20
 
 _DESCRIPTION = """\
 Start a distributed training job: a scheduler, servers and workers, on this machine or, with -H, on several.
