@@ -39,7 +39,8 @@ class Ended:
 
     @property
     def last(self):
-        return self.err[-1]
+        """The last thing that the launcher itself has said."""
+        return ([line for line in self.err if line.startswith("launch | ")] or self.err)[-1]
 
 
 def quick(server=ENDING, leaving=15):
