@@ -166,24 +166,26 @@ class _Job:
     def wait(self) -> int:
         """The exit code: once one has failed, or all have ended."""
         deadline = float("inf")
-        while self._running():
+        while True:
             self._pass_on_output()
+            running = self._running()
             failed = next((process for process in self._processes if process.exit_code), None)
             if failed is not None:
                 self._pass_on_last_output(failed)
                 _say("{}; all end".format(failed.failure()))
                 return failed.exit_code or 0
-            if time.monotonic() > deadline:
-                _say("all workers are done, and {} s later {} aren't; they end".format(
-                    LEAVING, ", ".join(self.running_names())))  # fmt: skip
+            if not running:
                 return 0
-            if deadline == float("inf") and not any(process.is_worker for process in self._running()):
+            if time.monotonic() > deadline:
+                names = ", ".join(process.name for process in running)
+                _say("all workers are done, and {} s later {} aren't; they end".format(LEAVING, names))
+                return 0
+            if deadline == float("inf") and not any(process.is_worker for process in running):
                 deadline = time.monotonic() + LEAVING
-        return next((process.exit_code for process in self._processes if process.exit_code), 0)
 
     def _pass_on_output(self) -> None:
         # A pipe closes, and wakes us, when all have ended that might write into it.
-        for key, _ in self._outputs.select(0.5) if self._outputs.get_map() else ():
+        for key, _ in self._outputs.select(0.5 if self._outputs.get_map() else 0.01):
             self._read(key)
 
     def _pass_on_last_output(self, process: _Process) -> None:
