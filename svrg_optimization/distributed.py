@@ -329,9 +329,11 @@ def _store_of(kvstore: Any) -> Any:
 def _create(name: str) -> Any:
     for variable, value in watch.DEFAULTS.items():
         os.environ.setdefault(variable, value)
-    waiting = watch.say_later("waiting for the scheduler at {}:{}, and for {DMLC_NUM_WORKER} workers and "
-                              "{DMLC_NUM_SERVER} servers to come to it".format(
-                                  *watch.address_of_scheduler(os.environ), **os.environ))  # fmt: skip
+    waiting = watch.say_later(
+        "waiting for the scheduler at {}:{}, and for {DMLC_NUM_WORKER} workers and {DMLC_NUM_SERVER} servers to come "
+        "to it. If this program has dropped a distributed store that it made before, that has ended the job: keep the "
+        "store, and pass it as kvstore".format(*watch.address_of_scheduler(os.environ), **os.environ)
+    )
     store = mx.kv.create(name)
     waiting.cancel()
     return store

@@ -147,9 +147,9 @@ def end_unless_left() -> None:
     faulthandler.dump_traceback_later(_LEAVING, exit=True, file=2)
 
 
-def say_later(message: str) -> threading.Timer:
-    """Print a message in 10 seconds, unless it is cancelled before."""
-    timer = threading.Timer(10, lambda: sys.stderr.write(message + "\n"))
+def say_later(message: str, seconds: float = 10) -> threading.Timer:
+    """Print a message in so many seconds, unless it is cancelled before."""
+    timer = threading.Timer(seconds, lambda: sys.stderr.write(message + "\n"))
     timer.daemon = True
     timer.start()
     return timer

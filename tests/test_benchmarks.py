@@ -82,3 +82,9 @@ def test_nobody_converges_without_patience(tmp_path):
                   "--output", tmp_path)  # fmt: skip
     assert "| ours | never (" in printed
     assert (tmp_path / "results.png").exists()
+
+
+def test_the_distributed_jobs_of_all_contenders_take_turns():
+    printed = run("benchmarks.distributed", "--rounds", 1, "--epochs", 2)
+    for contender in ("Module", "ours", "upstream"):
+        assert "| {} |".format(contender) in printed

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 
 import mxnet as mx
 import numpy as np
@@ -12,8 +13,7 @@ from distributed_worker import AFTER_STEP, PROBLEMS, shards_of
 from jobs import SOON, Running, expected_steps, ignorant_server, rounding_server, run, run_all, server, settings
 from models import assert_same, iterator, ready, samples, train_steps
 
-from svrg_optimization import SVRGModule, distributed, keys
-from svrg_optimization.watch import EXIT_CODE
+from svrg_optimization import SVRGModule, distributed, keys, watch
 
 WORKERS_UPDATE = {"MXNET_UPDATE_ON_KVSTORE": "0"}
 SHARDED = {"MXNET_KVSTORE_BIGARRAY_BOUND": "4"}
@@ -197,7 +197,7 @@ def _assert_all_end(running, victim):
     """All processes but the victim end soon, and say why."""
     codes = running.wait(SOON, but=[victim])
     said = {name: running.output(name)[-1000:] for name in codes}
-    assert set(codes.values()) == {EXIT_CODE}, said
+    assert set(codes.values()) == {watch.EXIT_CODE}, said
     for name, output in said.items():
         if victim == "scheduler" or name != "scheduler":
             assert re.search("the scheduler has ended|no heartbeat from the scheduler", output), output
@@ -258,6 +258,26 @@ def test_saving_states_that_are_on_the_servers_says_what_to_do(tmp_path):
         codes = running.wait(but=["scheduler", "server 0"])
         assert set(codes.values()) == {1}
         assert "MXNET_UPDATE_ON_KVSTORE=0" in running.output("worker 0")
+
+
+def test_the_end_of_the_scheduler_is_seen_at_its_port():
+    class Library:
+        """In which everybody's heartbeats are heard."""
+
+        def MXKVStoreGetNumDeadNode(self, *_):
+            pass
+
+    with socket.create_server(("127.0.0.1", 0)) as scheduler:
+        environment = {"DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": str(scheduler.getsockname()[1])}
+        look = watch.looks(Library(), None, "worker", environment)
+        assert look() == ""
+    assert look() == "the scheduler has ended"
+
+
+def test_who_waits_long_says_so(capsys):
+    watch.say_later("waiting", 0).join()
+    watch.say_later("not waiting any more", 60).cancel()
+    assert capsys.readouterr().err == "waiting\n"
 
 
 def test_exactly_refuses_too_few_batches():
