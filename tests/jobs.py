@@ -102,7 +102,7 @@ def _child(function, arguments, environment, output):
 
 
 # No job of the tests may take longer, and no process may outlive a dead one for longer; in seconds.
-LIMIT, SOON = 120, 15
+LIMIT, SOON = 60, 15
 
 # The settings of a job. `of_rank`: other settings for some workers; `hold`: where, and in which epoch, the first worker
 # stops until the test lets it go on; `used`: the store has a key before; `plain`: by a Module; `borrows`: with the

@@ -84,7 +84,6 @@ def test_nobody_converges_without_patience(tmp_path):
     assert (tmp_path / "results.png").exists()
 
 
-def test_the_distributed_jobs_of_all_contenders_take_turns():
-    printed = run("benchmarks.distributed", "--rounds", 1, "--epochs", 2)
-    for contender in ("Module", "ours", "upstream"):
-        assert "| {} |".format(contender) in printed
+def test_the_distributed_jobs_of_the_contenders_take_turns():
+    printed = run("benchmarks.distributed", "--contenders", "Module", "ours", "--rounds", 1, "--epochs", 2)
+    assert "| Module | " in printed and "| ours | " in printed
