@@ -289,7 +289,7 @@ def join(kvstore: Any, module: Any, **optimizer: Any) -> Union[Alone, Job]:
     RuntimeError
         Another module of this process has joined, or what `Job` raises.
     """
-    if hasattr(kvstore, "join"):
+    if not isinstance(kvstore, str) and hasattr(kvstore, "join"):
         # A store that says how its workers work together: see horovod_store.
         return kvstore.join(module, optimizer)
     if not is_distributed(kvstore):
