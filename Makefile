@@ -9,7 +9,7 @@ INSTALL = @sh tools/install.sh
 RUN = @.venv/bin/python
 
 .NOTPARALLEL:
-.PHONY: help demo test lint format types docs bench bench-quick mutation clean
+.PHONY: help demo test lint format types docs bench bench-quick mutation horovod clean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z-]*\): *## */\1: /p' Makefile
@@ -50,6 +50,11 @@ bench-quick:  ## a part of them, in a minute or two
 mutation:  ## seeds defects, and sees a test fail for each
 	$(INSTALL) test
 	$(RUN) tests/mutation_run.py $(ARGS)
+
+horovod:  ## builds Horovod, with cmake and g++, and tests the workers of Horovod jobs
+	$(INSTALL) test
+	@sh tools/install_horovod.sh
+	$(RUN) tests/horovod_run.py
 
 clean:  ## removes all that make has made
 	rm -rf .venv build *.egg-info docs/_build docs/api .mypy_cache .ruff_cache svrg_logistic_regression.png

@@ -30,6 +30,8 @@ setup(
         "examples": EXAMPLES,
         "bench": [*EXAMPLES, "cyanure>=1.1"],
         "docs": DOCS,
+        # It is built when it is installed: see docs/cluster.md.
+        "horovod": ["horovod>=0.28,<0.29"],
         # What ruff calls formatted depends on its version.
         "dev": [*TEST, *DOCS, "ruff>=0.17,<0.18", "mypy>=1.8"],
     },

@@ -9,9 +9,10 @@ it the old checkpoint is whole; after it the new one is, because a loader that f
 committed one takes, and finishes renaming, the ``.new`` file beside it.
 """
 
+import glob
 import hashlib
 import os
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -190,6 +191,27 @@ def finish_interrupted_save(files: Paths) -> None:
         path = getattr(files, kind)
         if not _is(path, digest) and _is(path + _NEW, digest):
             os.replace(path + _NEW, path)
+
+
+def last_epoch(prefixes: Sequence[Any]) -> Optional[int]:
+    """The last epoch of which every prefix has a whole checkpoint to go on from; None if there is none."""
+    epochs = set.intersection(*({int(path[-9:-5]) for path in _states(prefix)} for prefix in prefixes))
+    for epoch in sorted(epochs, reverse=True):
+        if all(_is_whole(paths(prefix, epoch)) for prefix in prefixes):
+            return epoch
+    return None
+
+
+def _states(prefix: Any) -> List[str]:
+    return glob.glob(glob.escape(os.fspath(prefix)) + "-[0-9][0-9][0-9][0-9].svrg")
+
+
+def _is_whole(files: Paths) -> bool:
+    finish_interrupted_save(files)
+    try:
+        return load(files) is not None
+    except ValueError:
+        return False
 
 
 def load(files: Paths) -> Optional[State]:

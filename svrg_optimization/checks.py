@@ -1,11 +1,15 @@
 """Arguments that can't be trained with: each error names argument, value and remedy."""
 
 import numbers
+import os
 from typing import Any, Mapping, Optional, Sequence
 
 import mxnet as mx
 
+DISTRIBUTED_STORES = ("dist_sync", "dist_device_sync", "dist_sync_device")
 LOCAL_STORES = ("local", "device", "nccl", "local_update_cpu", "local_allreduce_cpu", "local_allreduce_device")
+# What every process of a distributed job is told.
+_JOB = ("DMLC_ROLE", "DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT", "DMLC_NUM_WORKER", "DMLC_NUM_SERVER")
 
 
 def update_freq(value: Any) -> int:
@@ -74,7 +78,7 @@ def grad_req(value: Any, parameters: Sequence[str], arguments: Sequence[str]) ->
 
 
 def kvstore(value: Any) -> None:
-    """A store for one machine. Any unknown string would silently be a local store."""
+    """A store for one machine or a synchronous distributed one. Any unknown string would silently be a local store."""
     if value is None:
         return
     if isinstance(value, str):
@@ -87,16 +91,23 @@ def kvstore(value: Any) -> None:
             return
     else:
         raise TypeError("kvstore={!r} must be None, the name of a store or an mxnet KVStore".format(value))
+    if kind in DISTRIBUTED_STORES:
+        missing = [name for name in _JOB if name not in os.environ]
+        if missing:
+            raise ValueError(
+                "kvstore={!r} needs a job, and {} isn't set: start the program by 'python -m svrg_optimization.launch "
+                "-n 2 -- python train.py', or use 'local'".format(kind, ", ".join(missing))
+            )
+        return
     if "dist" in kind:
         raise ValueError(
-            "kvstore={!r}: this version of svrg_optimization trains on one machine; use 'local' or 'device'".format(
-                kind
-            )
+            "kvstore={!r}: SVRG needs the gradients of all workers at the same weights; use 'dist_sync' or "
+            "'dist_device_sync'".format(kind)
         )
     if kind not in LOCAL_STORES:
         raise ValueError(
             "kvstore={!r} is no store that mxnet knows (it would silently make a local one); use one of {}".format(
-                kind, ", ".join(LOCAL_STORES)
+                kind, ", ".join(LOCAL_STORES + DISTRIBUTED_STORES)
             )
         )
 

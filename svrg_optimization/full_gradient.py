@@ -102,12 +102,11 @@ def divide(totals: OnDevices, samples: int) -> None:
 
 
 def reduce(totals: OnDevices, store: Optional[Any]) -> None:
-    """Replace each device's array by the sum over the devices, in place; through the KVStore if there is one."""
+    """Replace each device's array by the sum over devices and workers, in place; through the KVStore, if any."""
     for name in totals[0] if totals else ():
         arrays = [on_device[name] for on_device in totals]
         if store is not None:
-            store.push(full_gradient_key(name), arrays)
-            store.pull(full_gradient_key(name), out=arrays)
+            store.pushpull(full_gradient_key(name), arrays, out=arrays)
         else:
             for other in arrays[1:]:
                 arrays[0] += other.as_in_context(arrays[0].context)

@@ -3,9 +3,14 @@
 Pure Python: parameter servers import it while mxnet is half loaded.
 """
 
-from typing import Collection, Iterable
+import zlib
+from typing import Collection, Iterable, List, Sequence
 
 SUFFIX = "_full"
+# Keys that only a distributed job has: one through which workers tell each other numbers, and one on each server,
+# which answers if it runs our optimizer.
+EXCHANGE = "svrg_optimization:exchange"
+PROOF = "svrg_optimization:proof"
 
 
 def full_gradient_key(parameter: str) -> str:
@@ -39,3 +44,32 @@ def check_parameter_names(parameters: Iterable[str]) -> None:
                 "the symbol has the parameters {!r} and {!r}, but {!r} is the KVStore key of the full gradient of "
                 "{!r}; rename one of them".format(name[: -len(SUFFIX)], name, name, name[: -len(SUFFIX)])
             )
+
+
+def proof_keys(servers: int) -> List[str]:
+    """As many keys as there are servers.
+
+    ps-lite puts small arrays with consecutive keys on different servers.
+
+    >>> proof_keys(2)
+    ['svrg_optimization:proof0', 'svrg_optimization:proof1']
+    """
+    return [PROOF + str(k) for k in range(servers)]
+
+
+def server_keys(parameters: Sequence[str], servers: int) -> List[str]:
+    """All keys of a distributed job in the order in which they are made: servers number them so, from 0.
+
+    >>> server_keys(["weight"], 1)
+    ['svrg_optimization:exchange', 'svrg_optimization:proof0', 'weight', 'weight_full']
+    """
+    return [EXCHANGE, *proof_keys(servers), *parameters, *map(full_gradient_key, parameters)]
+
+
+def proof(keys: Sequence[str], index: int) -> int:
+    """What a server that knows its keys by these names answers under key number `index`; exact in float32.
+
+    >>> proof(["a", "b"], 0) != proof(["a", "b"], 1) != proof(["a", "c"], 1)
+    True
+    """
+    return -(zlib.crc32("\n".join(keys).encode()) % (1 << 22)) - 2 - index

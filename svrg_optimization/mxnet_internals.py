@@ -1,11 +1,14 @@
 """The one place that touches what mxnet keeps private. Written against mxnet 1.9.1."""
 
 import contextlib
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import numpy as np
 from mxnet.base import _LIB, check_call
 from mxnet.executor_manager import _split_input_slice
+from mxnet.model import _create_kvstore
+
+from .watch import looks
 
 GradientsOnDevices = List[Tuple[str, List[Any]]]
 
@@ -202,3 +205,37 @@ def place(module: Any, contexts: List[Any]) -> None:
 def update_counts(wrapped_optimizer: Any) -> Dict[int, Dict[Any, int]]:
     """The optimizer's number of updates, by device id and by index or key. Its own dict: change it to restore."""
     return wrapped_optimizer._all_index_update_counts
+
+
+# ----------------------------------------------------------------------------------------------- distributed stores
+
+
+def updates_on_kvstore(module: Any, store: Any) -> bool:
+    """Whether Module.init_optimizer will let the servers of this store update the weights."""
+    return _create_kvstore(store, len(module._context), module._arg_params)[1]
+
+
+def take_weights_of_devices(module: Any) -> None:
+    """Let the module's own copy of its weights be that of its devices, when it is next asked for."""
+    module._params_dirty = True
+
+
+def send_to_servers(store: Any, body: str) -> None:
+    """Send a command to Python on all servers, and wait until they have executed it."""
+    store._send_command_to_servers(0, body)
+
+
+def watcher(store: Any, environment: Mapping[str, str]) -> Callable[[], str]:
+    """A function that says what a worker sees wrong with its job."""
+    return looks(_LIB, store.handle, "worker", environment)
+
+
+def barrier(store: Any) -> None:
+    """Wait for the other workers."""
+    store._barrier()
+
+
+def free(store: Any) -> None:
+    """Leave the job, now: when Python itself frees the store, or whether, is uncertain."""
+    handle, store.handle = store.handle, None
+    check_call(_LIB.MXKVStoreFree(handle))

@@ -11,7 +11,7 @@ import mxnet as mx
 from mxnet.model import BatchEndParam
 from mxnet.module import Module
 
-from . import call_order, checkpoint, checks, full_gradient, mxnet_internals, shapes, strategies
+from . import call_order, checkpoint, checks, distributed, full_gradient, mxnet_internals, shapes, strategies
 from .batches import TrueRows, batch_axes, can_regroup, regrouped, rows_at_once, whole_data
 from .full_gradient import BatchGradient, OnDevices
 from .keys import check_parameter_names, full_gradient_key
@@ -29,15 +29,18 @@ Callbacks = Union[None, Callable[[Any], Any], Sequence[Callable[[Any], Any]]]
 
 
 class _AtEpochStart:
-    """A data iterator that calls a function whenever its iteration starts; otherwise the iterator itself."""
+    """A data iterator that calls a function whenever its iteration starts; otherwise the iterator itself.
 
-    def __init__(self, data: Any, start: Callable[[], None]) -> None:
+    The function returns how many batches are to be used; None for all.
+    """
+
+    def __init__(self, data: Any, start: Callable[[], Optional[int]]) -> None:
         self._data = data
         self._start = start
 
     def __iter__(self) -> Iterator[Any]:
-        self._start()
-        return iter(self._data)
+        count = self._start()
+        return iter(self._data) if count is None else distributed.exactly(self._data, count)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._data, name)
@@ -153,6 +156,8 @@ class SVRGModule(Module):
         # The numbers of the user's optimizer when it was installed.
         self._optimizer_at_start: Dict[str, float] = {}
         self._restoring: Optional[checkpoint.State] = None
+        # The other workers, if there are any.
+        self._job: Union[distributed.Alone, distributed.Job] = distributed.Alone()
         # How the gradient at the snapshot is computed; chosen in bind().
         self._strategy: strategies.Serial
 
@@ -299,7 +304,8 @@ class SVRGModule(Module):
         Parameters
         ----------
         kvstore : str, KVStore or None
-            A store for one machine.
+            A store for one machine; or, in a process of a distributed job, 'dist_sync' or 'dist_device_sync', with
+            which all workers begin at the weights of the first one.
         optimizer, optimizer_params, force_init
             As for ``Module.init_optimizer``.
 
@@ -310,7 +316,9 @@ class SVRGModule(Module):
         TypeError
             `kvstore` or `optimizer` is of the wrong type.
         RuntimeError
-            The module isn't bound or has no weights.
+            The module isn't bound or has no weights; the workers of a job have different settings, networks or
+            optimizers; a parameter server doesn't run the optimizer that it was sent; or the store has been used
+            before.
         """
         if self.optimizer_initialized and not force_init:
             super().init_optimizer()  # Module says that it ignores the call.
@@ -320,11 +328,14 @@ class SVRGModule(Module):
         settings = {"default_optimizer": optimizer}
         if isinstance(optimizer, str):
             settings.update(dict(optimizer_params))
-        super().init_optimizer(kvstore, REGISTERED_NAME, settings, force_init)
+        self._job = distributed.join(kvstore, self, **settings)
+        settings.update(self._job.optimizer_settings)
+        super().init_optimizer(self._job.store, REGISTERED_NAME, settings, force_init)
         store = mxnet_internals.kvstore(self)
         if store is not None:
             zeros = full_gradient.zeros_for(mxnet_internals.parameter_arrays(self))[0]
             store.init([full_gradient_key(name) for name in zeros], list(zeros.values()))
+        self._job.start()
         users_optimizer = self._users_optimizer()
         # Only a store has keys of full gradients to tell apart.
         mxnet_internals.update_by(self, users_optimizer)
@@ -343,10 +354,11 @@ class SVRGModule(Module):
         Raises
         ------
         RuntimeError
-            It has none yet.
+            It has none yet; or it is a plain Module with a distributed store, which has no keys for the full gradient.
         """
         if not shared_module.optimizer_initialized:
             raise RuntimeError("borrow_optimizer() was called too early: call shared_module.init_optimizer() first")
+        self._job = distributed.join_by(shared_module)
         super().borrow_optimizer(shared_module)
         self._optimizer_at_start = getattr(
             shared_module, "_optimizer_at_start", checkpoint.numbers_of(self._users_optimizer())
@@ -547,7 +559,9 @@ class SVRGModule(Module):
             raise ValueError(
                 "train_data={!r} gave no samples; is it an iterator that can't be reset?".format(train_data)
             )
-        return total.totals, samples
+        # The workers of a job compare how many steps they take.
+        steps = nbatch + 1 if data is train_data else -(-samples // sum(self._full_batch_rows))
+        return total.totals, self._job.samples_of_all(samples, steps)
 
     def _in_larger_batches(self, data: Any) -> Tuple[Any, Optional[shapes.Bound]]:
         """The same samples in larger batches of these shapes, where that is faster; or `data` and None."""
@@ -636,11 +650,17 @@ class SVRGModule(Module):
             raise ValueError("num_epoch=None: say how many epochs to train, for instance num_epoch=10")
         epochs = iter(range(begin_epoch, num_epoch))
 
-        def take_snapshot_if_due() -> None:
+        steps: Optional[int] = None
+
+        def take_snapshot_if_due() -> Optional[int]:
+            nonlocal steps
             epoch = next(epochs)
+            if epoch == begin_epoch:
+                steps = self._job.steps_of_all(train_data)
             if not self._snapshot.taken or epoch % self.update_freq == 0:
                 data = train_data if snapshot_data is None else snapshot_data
                 self.update_full_grads(data, batch_end_callback=full_grads_batch_end_callback, epoch=epoch)
+            return steps
 
         # BaseModule.fit starts to iterate exactly once an epoch, after bind and init.
         super().fit(
@@ -651,6 +671,30 @@ class SVRGModule(Module):
         )  # fmt: skip
 
     # --------------------------------------------------------------------------------------------- checkpoints
+
+    def save_optimizer_states(self, fname: str) -> None:
+        """Save the optimizer's states, as ``Module.save_optimizer_states``.
+
+        Raises
+        ------
+        RuntimeError
+            There is no optimizer; or it runs on parameter servers, which don't give their states away: set
+            ``MXNET_UPDATE_ON_KVSTORE=0`` for all workers.
+        """
+        self._job.check_states_are_here()
+        super().save_optimizer_states(fname)
+
+    def load_optimizer_states(self, fname: str) -> None:
+        """Load the optimizer's states, as ``Module.load_optimizer_states``.
+
+        Raises
+        ------
+        RuntimeError
+            There is no optimizer; or it runs on parameter servers, which don't take any states: set
+            ``MXNET_UPDATE_ON_KVSTORE=0`` for all workers.
+        """
+        self._job.check_states_are_here()
+        super().load_optimizer_states(fname)
 
     def save_checkpoint(
         self, prefix: str, epoch: int, save_optimizer_states: bool = False, remove_amp_cast: bool = True
@@ -737,6 +781,22 @@ class SVRGModule(Module):
         mxnet_internals.preload(module, arg_params, aux_params, files.states if load_optimizer_states else None)
         module._restoring = state
         return module
+
+    @staticmethod
+    def last_checkpoint(prefix: Union[str, Sequence[str]]) -> Optional[int]:
+        """The last epoch of which there is a whole checkpoint, with the optimizer's states; None if there is none.
+
+        Parameters
+        ----------
+        prefix : str or list of str
+            As they were saved. With several, those of a job's workers for instance, the last epoch that all have.
+
+        Examples
+        --------
+        >>> SVRGModule.last_checkpoint('no-such-model') is None
+        True
+        """
+        return checkpoint.last_epoch([prefix] if isinstance(prefix, (str, os.PathLike)) else prefix)
 
     def _restore_snapshot(self, state: checkpoint.State) -> None:
         self._draws.position[:] = state.draws

@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Sequence, Tuple, Union
 
 from mxnet import optimizer as opt
 
-from .keys import is_full_gradient_key
+from .keys import EXCHANGE, PROOF, is_full_gradient_key, proof
 
 __all__ = ["_AssignmentOptimizer", "_SVRGOptimizer"]
 
@@ -63,7 +63,7 @@ def _find(name: str) -> type:
 
 
 # What belongs to the wrapper itself; every other attribute is the wrapped optimizer's.
-_OWN = ("default_opt", "aux_opt", "_names")
+_OWN = ("default_opt", "aux_opt", "_names", "_server_keys")
 
 
 @opt.register
@@ -79,6 +79,9 @@ class _SVRGOptimizer(opt.Optimizer):
     default_optimizer : str or Optimizer
         The optimizer that updates the weights. A name is created with `kwargs`. An instance keeps its own
         settings: it gets `param_idx2name` if it has none, and a warning if its `rescale_grad` is another.
+    server_keys : list of str, optional
+        The names of all keys, if the optimizer runs on parameter servers: those know keys by their numbers only, and
+        the numbers of the parameters don't begin at 0.
     **kwargs
         What ``mxnet.optimizer.create`` takes, as Module passes it (`param_idx2name`, `sym`, `rescale_grad`) and as
         the user does (`learning_rate`, `momentum`, ...).
@@ -100,11 +103,14 @@ class _SVRGOptimizer(opt.Optimizer):
     0.5
     """
 
-    def __init__(self, default_optimizer: Union[str, opt.Optimizer], **kwargs: Any) -> None:
+    def __init__(
+        self, default_optimizer: Union[str, opt.Optimizer], server_keys: Sequence[str] = (), **kwargs: Any
+    ) -> None:
         # Optimizer.__init__ is not called: its attributes are those of the wrapped optimizer.
         self.aux_opt = _AssignmentOptimizer()
         # Routing goes by the names that Module gave. An instance may know others, of a network it trained before.
         self._names = dict(kwargs.get("param_idx2name") or {})
+        self._server_keys = list(server_keys)
         if isinstance(default_optimizer, str):
             self.default_opt = _find(default_optimizer)(**kwargs)
         elif isinstance(default_optimizer, opt.Optimizer):
@@ -170,19 +176,33 @@ class _SVRGOptimizer(opt.Optimizer):
         """Set the wrapped optimizer's weight decay multipliers, by name or index."""
         self.default_opt.set_wd_mult(args_wd_mult)
 
-    def _holds_full_gradient(self, index: Union[int, str]) -> bool:
-        name = index if isinstance(index, str) else self._names.get(index)
-        return name is not None and is_full_gradient_key(name, self._names.values())
+    def _is_ours(self, index: Union[int, str]) -> bool:
+        """Whether a key holds anything but a parameter."""
+        if self._server_keys and isinstance(index, int):
+            name = self._server_keys[index]
+            return name.startswith((EXCHANGE, PROOF)) or is_full_gradient_key(name, self._server_keys)
+        key = index if isinstance(index, str) else self._names.get(index)
+        return key is not None and is_full_gradient_key(key, self._names.values())
+
+    def _users(self, index: Union[int, str]) -> Union[int, str]:
+        """The wrapped optimizer's name or number of a parameter."""
+        if not self._server_keys or isinstance(index, str):
+            return index
+        return index - self._first_parameter
+
+    @property
+    def _first_parameter(self) -> int:
+        return sum(name.startswith((EXCHANGE, PROOF)) for name in self._server_keys)
 
     def create_state(self, index: Union[int, str], weight: Any) -> Any:
         """The wrapped optimizer's state for a parameter, None for a full gradient."""
-        return None if self._holds_full_gradient(index) else self.default_opt.create_state(index, weight)
+        return None if self._is_ours(index) else self.default_opt.create_state(self._users(index), weight)
 
     def create_state_multi_precision(self, index: Union[int, str], weight: Any) -> Any:
         """The wrapped optimizer's state for a parameter, with its float32 copy of a float16 weight."""
-        if self._holds_full_gradient(index):
+        if self._is_ours(index):
             return None
-        return self.default_opt.create_state_multi_precision(index, weight)
+        return self.default_opt.create_state_multi_precision(self._users(index), weight)
 
     def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
         """Assign `grad` to a full gradient; update a parameter by the wrapped optimizer.
@@ -197,30 +217,35 @@ class _SVRGOptimizer(opt.Optimizer):
         state : object or list of objects
             What `create_state` returned for `index`.
         """
-        rest = self._assign_full_gradients(index, weight, grad, state)
+        rest = self._take_ours(index, weight, grad, state)
         if rest:
             self.default_opt.update(*rest)
 
     def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
         """`update`, where the wrapped optimizer may keep a float32 copy of float16 weights."""
-        rest = self._assign_full_gradients(index, weight, grad, state)
+        rest = self._take_ours(index, weight, grad, state)
         if rest:
             self.default_opt.update_multi_precision(*rest)
 
-    def _assign_full_gradients(self, index: Any, weight: Any, grad: Any, state: Any) -> Sequence[Any]:
-        """Assign the full gradients among the arguments; return the arguments that are left, () for none."""
+    def _take_ours(self, index: Any, weight: Any, grad: Any, state: Any) -> Sequence[Any]:
+        """Update what is no parameter; return the arguments that are left for the wrapped optimizer, () for none."""
         if not isinstance(index, (list, tuple)):
-            if not self._holds_full_gradient(index):
-                return index, weight, grad, state
-            self.aux_opt.update(index, weight, grad, None)
+            if not self._is_ours(index):
+                return self._users(index), weight, grad, state
+            self._assign(index, weight, grad)
             return ()
         rest: List[Tuple[Any, Any, Any, Any]] = []
-        for each in zip(index, weight, grad, state):
-            if self._holds_full_gradient(each[0]):
-                self.aux_opt.update(*each)
+        for key, *arrays in zip(index, weight, grad, state):
+            if self._is_ours(key):
+                self._assign(key, *arrays[:2])
             else:
-                rest.append(each)
+                rest.append((self._users(key), *arrays))
         return [list(column) for column in zip(*rest)]
+
+    def _assign(self, index: Union[int, str], weight: Any, grad: Any) -> None:
+        if self._server_keys and isinstance(index, int) and self._server_keys[index].startswith(PROOF):
+            grad = grad * 0 + proof(self._server_keys, index)
+        self.aux_opt.update(index, weight, grad, None)
 
 
 # mxnet.contrib.svrg_optimization registers a class of the same name: whichever was imported last owns it. Module

@@ -3,8 +3,28 @@
 import mxnet as mx
 import numpy as np
 import oracle
+from oracle import Adam, Optimizer
 
 from svrg_optimization import SVRGModule
+
+# name -> (mxnet optimizer, its parameters, the NumPy copy). Numbers are powers of two: mxnet rounds them to float32.
+OPTIMIZERS = {
+    "sgd": ("sgd", {"learning_rate": 0.25}, lambda: Optimizer()),
+    "momentum": ("sgd", {"learning_rate": 0.125, "momentum": 0.5}, lambda: Optimizer(0.125, momentum=0.5)),
+    "wd": ("sgd", {"learning_rate": 0.25, "wd": 0.125}, lambda: Optimizer(wd=0.125)),
+    "clip": ("sgd", {"learning_rate": 0.25, "clip_gradient": 0.125}, lambda: Optimizer(clip=0.125)),
+    "adam": (
+        "adam",
+        {"learning_rate": 0.125, "beta1": Adam.beta1, "beta2": Adam.beta2, "epsilon": Adam.epsilon, "wd": 0.125},
+        lambda: Adam(0.125, wd=0.125),
+    ),
+    "lr_scheduler": (
+        "sgd",
+        lambda: {"learning_rate": 0.5, "lr_scheduler": mx.lr_scheduler.FactorScheduler(3, 0.5, base_lr=0.5)},
+        lambda: Optimizer(0.5, halve_every=3),
+    ),
+}
+TOLERANCE = {"float64": dict(rtol=1e-12, atol=1e-14), "float32": dict(rtol=1e-5, atol=1e-6)}
 
 
 def symbol(problem):

@@ -1,6 +1,7 @@
 """SVRG in NumPy, one sample at a time: slow, and correct by inspection.
 
-Everything is float64. What mxnet's optimizer operators take as float32 (the learning rate) is rounded to it.
+Everything is float64. What mxnet's optimizer operators take as float32 (the learning rate, rescale_grad) is rounded to
+it.
 """
 
 import numpy as np
@@ -171,3 +172,25 @@ def svrg(problem, w, data, make_optimizer, *, batch_size, epochs, update_freq, d
                 for name in w:
                     copy[name] = optimizer.step(name, copy[name], gradient[name] / batch_size)
             yield {name: sum(copy[name] for copy in copies) / len(copies) for name in w}
+
+
+def data_parallel_svrg(problem, w, shards, make_optimizer, *, batch_size, epochs, update_freq):
+    """Yield the weights after every step that all workers take together, each with a batch of its own shard."""
+    optimizer, everything = make_optimizer(), [sample for shard in shards for sample in shard]
+    for epoch in range(epochs):
+        if epoch % update_freq == 0:
+            snapshot, mu = dict(w), full_gradient(problem, w, everything)
+        for batches in zip(*(padded_batches(len(shard), batch_size) for shard in shards)):
+            gradient = sum_of(
+                {
+                    name: here - there + mu[name]
+                    for (name, here), there in zip(
+                        problem.gradient(w, *shard[i]).items(), problem.gradient(snapshot, *shard[i]).values()
+                    )
+                }
+                for shard, batch in zip(shards, batches)
+                for i in batch
+            )
+            rescale = float(np.float32(1 / (batch_size * len(shards))))
+            w = {name: optimizer.step(name, w[name], gradient[name] * rescale) for name in w}
+            yield w

@@ -82,3 +82,8 @@ def test_nobody_converges_without_patience(tmp_path):
                   "--output", tmp_path)  # fmt: skip
     assert "| ours | never (" in printed
     assert (tmp_path / "results.png").exists()
+
+
+def test_the_distributed_jobs_of_the_contenders_take_turns():
+    printed = run("benchmarks.distributed", "--contenders", "Module", "ours", "--rounds", 1, "--epochs", 2)
+    assert "| Module | " in printed and "| ours | " in printed

@@ -16,11 +16,17 @@ EXAMPLES = pathlib.Path(__file__).resolve().parent.parent / "examples"
 NAMES = sorted(path.name for path in EXAMPLES.glob("[!_]*.py"))
 
 
-def run(name, *arguments, directory):
+def command(name, *arguments, workers=0):
+    """The command that runs an example; with workers, by the launcher."""
+    launcher = [sys.executable, "-m", "svrg_optimization.launch", "-n", str(workers), "--timeout", "200", "--"]
+    return (launcher if workers else []) + [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+
+
+def run(name, *arguments, directory, workers=0):
     """What an example prints, run from `directory` as a user does."""
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     ended = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *map(str, arguments)], cwd=str(directory), env=environment,
+        command(name, *arguments, workers=workers), cwd=str(directory), env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, timeout=300, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -48,13 +54,15 @@ def run_here(monkeypatch, tmp_path, capsys):
     # What _common.py would set for good.
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("MXNET_SUBGRAPH_VERBOSE", "0")
+    monkeypatch.setenv("MXNET_UPDATE_ON_KVSTORE", "0")
     yield run_here
     sys.modules.pop("_common", None)
 
 
 def table(printed):
-    """The lines that hold nothing but numbers."""
-    rows = [line.split() for line in printed.splitlines() if re.fullmatch(r"[-+.e\d\s]*\d", line)]
+    """The lines that hold nothing but numbers, of worker 0 if there are several."""
+    lines = [line.replace("worker 0 | ", "") for line in printed.splitlines()]
+    rows = [line.replace("%", "").split() for line in lines if re.fullmatch(r"[-+.e\d\s]*\d%?", line)]
     assert rows
     assert len({len(row) for row in rows}) == 1
     return np.array(rows, dtype=float)
@@ -71,7 +79,7 @@ def check_picture(path):
 
 
 def test_every_example_is_tested():
-    assert NAMES == ["linear_regression.py", "logistic_regression.py", "mlp.py", "resume.py"]
+    assert NAMES == ["distributed.py", "linear_regression.py", "logistic_regression.py", "mlp.py", "resume.py"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,6 +95,7 @@ def test_help(name, run_here, tmp_path):
     ("logistic_regression.py", ["--passes", 2], "--passes must be at least 3"),
     ("linear_regression.py", ["--passes", 2], "--passes must be at least 3"),
     ("resume.py", ["--stop", 6], "--stop must be between 0 and --epochs"),
+    ("distributed.py", ["--resume"], "--resume needs --directory"),
 ])  # fmt: skip
 def test_wrong_arguments(name, arguments, message, run_here):
     code, printed = run_here(name, *arguments)
@@ -168,3 +177,29 @@ def test_resume_leaves_the_checkpoints_when_asked(run_here, tmp_path):
     assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == [
         "digits-0001.params", "digits-0001.states", "digits-0001.svrg", "digits-symbol.json",
     ]  # fmt: skip
+
+
+def test_workers_train_as_a_single_machine_does(tmp_path):
+    together = table(run("distributed.py", directory=tmp_path, workers=2))
+    epochs, losses, above, right = together.T
+    assert epochs.tolist() == list(range(1, 41))
+    assert above[-1] < 1e-12 < above[0]
+    assert right[-1] > 95
+    alone = table(run("distributed.py", directory=tmp_path))
+    np.testing.assert_array_equal(together[:, :2], alone[:, :2])
+    # Two digits are printed. Below 1e-12 it is rounding that differs.
+    np.testing.assert_allclose(together[:, 2], alone[:, 2], rtol=0.1, atol=1e-12)
+
+
+def test_a_killed_job_goes_on_from_its_checkpoint(tmp_path):
+    run("distributed.py", "--epochs", 7, "--directory", "whole", directory=tmp_path, workers=2)
+    arguments = command("distributed.py", "--epochs", 7, "--directory", "killed", workers=2)
+    with subprocess.Popen(arguments, cwd=str(tmp_path), stdout=subprocess.PIPE, text=True) as job:
+        while " 5 " not in job.stdout.readline():
+            assert job.poll() is None
+        job.kill()
+    printed = run("distributed.py", "--epochs", 7, "--directory", "killed", "--resume", directory=tmp_path, workers=2)
+    begin = int(re.search("going on after epoch ([45])", printed).group(1))
+    assert table(printed)[:, 0].tolist() == list(range(begin + 1, 8))
+    whole, resumed = ((tmp_path / name / "digits-0007.params").read_bytes() for name in ("whole", "killed"))
+    assert whole == resumed

@@ -8,34 +8,15 @@ import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import assert_same, iterator, nd, ready, samples, train_steps
-from oracle import Adam, Optimizer
+from models import OPTIMIZERS, TOLERANCE, assert_same, iterator, nd, ready, samples, train_steps
 
 PROBLEMS = {problem.name: problem for problem in oracle.PROBLEMS}
 
-# name -> (mxnet optimizer, its parameters, the NumPy copy). Numbers are powers of two: mxnet rounds them to float32.
-OPTIMIZERS = {
-    "sgd": ("sgd", {"learning_rate": 0.25}, lambda: Optimizer()),
-    "momentum": ("sgd", {"learning_rate": 0.125, "momentum": 0.5}, lambda: Optimizer(0.125, momentum=0.5)),
-    "wd": ("sgd", {"learning_rate": 0.25, "wd": 0.125}, lambda: Optimizer(wd=0.125)),
-    "clip": ("sgd", {"learning_rate": 0.25, "clip_gradient": 0.125}, lambda: Optimizer(clip=0.125)),
-    "adam": (
-        "adam",
-        {"learning_rate": 0.125, "beta1": Adam.beta1, "beta2": Adam.beta2, "epsilon": Adam.epsilon, "wd": 0.125},
-        lambda: Adam(0.125, wd=0.125),
-    ),
-    "lr_scheduler": (
-        "sgd",
-        lambda: {"learning_rate": 0.5, "lr_scheduler": mx.lr_scheduler.FactorScheduler(3, 0.5, base_lr=0.5)},
-        lambda: Optimizer(0.5, halve_every=3),
-    ),
-}
 # (devices, kvstore, MXNET_UPDATE_ON_KVSTORE); "object:" stands for a store made by the user.
 STORES = [
     (1, None, 1), (1, "local", 1), (1, "object:local", 1), (1, "object:local", 0), (1, "object:device", 1),
     (2, None, 1), (2, "local", 1), (2, "local", 0), (2, "device", 1), (2, "device", 0), (2, "object:local", 1),
 ]  # fmt: skip
-TOLERANCE = {"float64": dict(rtol=1e-12, atol=1e-14), "float32": dict(rtol=1e-5, atol=1e-6)}
 
 
 def compare(problem, optimizer, *, n, batch_size, devices=1, store="local", update_freq=2, dtype="float64", epochs=3):

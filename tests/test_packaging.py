@@ -44,7 +44,7 @@ def test_the_metadata_bounds_what_mxnet_needs_and_does_not_ask_for():
              if "extra" not in line}  # fmt: skip
     assert needs == {"mxnet": {">=1.9.1", "<2"}, "numpy": {">=1.17", "<1.24"}}
     assert set(re.findall(r"[<>=]+[\d.]+", INSTALLED.metadata["Requires-Python"])) == {">=3.8", "<3.12"}
-    assert set(INSTALLED.metadata.get_all("Provides-Extra")) == {"bench", "dev", "docs", "examples", "test"}
+    assert set(INSTALLED.metadata.get_all("Provides-Extra")) == {"bench", "dev", "docs", "examples", "horovod", "test"}
     assert tuple(map(int, np.__version__.split(".")[:2])) < (1, 24)
 
 

@@ -1,0 +1,155 @@
+"""Ending a process when the job that it belongs to has lost another one: ps-lite itself would wait for ever.
+
+Every process sends the scheduler a heartbeat, and the scheduler answers. So the scheduler knows who is dead, and ends
+when anybody is. All others end when the scheduler does: they see at once that nobody listens at its port any more, or
+after a while that it no longer answers.
+"""
+
+import ctypes
+import faulthandler
+import os
+import socket
+import sys
+import threading
+import traceback
+from typing import Any, Callable, Dict, List, Mapping, Tuple
+
+# ps-lite's number of the scheduler, and the exit code of a process that ends because of another one.
+SCHEDULER = 1
+EXIT_CODE = 70
+# Seconds between heartbeats, and after how many without one a process is dead.
+DEFAULTS = {"PS_HEARTBEAT_INTERVAL": "1", "PS_HEARTBEAT_TIMEOUT": "5"}
+# How long a process may take to leave a job that is over, in seconds.
+_LEAVING = 15
+
+
+def timeout(environment: Mapping[str, str]) -> int:
+    """After how many seconds without a heartbeat a process is dead; 0 if heartbeats are off.
+
+    >>> timeout({}), timeout({'PS_HEARTBEAT_INTERVAL': '1', 'PS_HEARTBEAT_TIMEOUT': '7'})
+    (0, 7)
+    """
+    interval, limit = (environment.get(name, "") for name in ("PS_HEARTBEAT_INTERVAL", "PS_HEARTBEAT_TIMEOUT"))
+    return int(limit) if interval.isdigit() and int(interval) and limit.isdigit() else 0
+
+
+def address_of_scheduler(environment: Mapping[str, str]) -> Tuple[str, int]:
+    """Where the scheduler listens.
+
+    >>> address_of_scheduler({'DMLC_PS_ROOT_URI': 'host0', 'DMLC_PS_ROOT_PORT': '9000'})
+    ('host0', 9000)
+    """
+    return environment["DMLC_PS_ROOT_URI"], int(environment["DMLC_PS_ROOT_PORT"])
+
+
+def listens(address: Tuple[str, int]) -> bool:
+    """Whether some process listens there, as far as can be said: only a refusal says that none does."""
+    try:
+        socket.create_connection(address, timeout=1).close()
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def names_of_nodes(workers: int, servers: int) -> Dict[int, str]:
+    """ps-lite's numbers of all processes but the scheduler.
+
+    >>> names_of_nodes(2, 1)
+    {9: 'worker 0', 11: 'worker 1', 8: 'server 0'}
+    """
+    nodes = {9 + 2 * rank: "worker {}".format(rank) for rank in range(workers)}
+    nodes.update((8 + 2 * rank, "server {}".format(rank)) for rank in range(servers))
+    return nodes
+
+
+def silent(library: Any, handle: Any, nodes: Mapping[int, str], limit: int) -> List[str]:
+    """Which of these processes have sent no heartbeat for `limit` seconds.
+
+    `library` is libmxnet, and `handle` a KVStore's. May be called once ps-lite has been started, and not before.
+    """
+    number = ctypes.c_int()
+    gone = []
+    for node, name in nodes.items():
+        library.MXKVStoreGetNumDeadNode(handle, node, ctypes.byref(number), limit)
+        if number.value:
+            gone.append(name)
+    return gone
+
+
+def looks(library: Any, handle: Any, role: str, environment: Mapping[str, str]) -> Callable[[], str]:
+    """A function that says what is wrong with the other processes; "" if nothing is."""
+    limit = timeout(environment)
+    if role == "scheduler":
+        nodes = names_of_nodes(int(environment["DMLC_NUM_WORKER"]), int(environment["DMLC_NUM_SERVER"]))
+        address = None
+    else:
+        nodes = {SCHEDULER: "the scheduler"}
+        address = address_of_scheduler(environment)
+
+    def look() -> str:
+        if address is not None and not listens(address):
+            return "the scheduler has ended"
+        gone = silent(library, handle, nodes, limit)
+        return "no heartbeat from " + ", ".join(gone) if gone else ""
+
+    return look
+
+
+class Watch:
+    """A thread that ends the process as soon as another one is dead.
+
+    Parameters
+    ----------
+    look : callable
+        Says what is wrong; "" for nothing.
+    name : str
+        What this process is, for the message.
+    consequence : str
+        What else to say.
+    """
+
+    def __init__(self, look: Callable[[], str], name: str, consequence: str) -> None:
+        self._look, self._name, self._consequence = look, name, consequence
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="svrg_optimization.watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(1):
+            try:
+                wrong = self._look()
+            except Exception as error:
+                # Without a watch the process might wait for ever.
+                traceback.print_exc()
+                end("{} ends: its watch raised {!r}".format(self._name, error), 1)
+            if wrong:
+                end("{}: {}. {}".format(self._name, wrong, self._consequence), EXIT_CODE)
+
+
+def end(message: str, code: int) -> None:
+    """End the process at once: its threads wait for processes that will never answer."""
+    sys.stdout.flush()
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def end_unless_left() -> None:
+    """End the process if it doesn't do so itself soon: nobody watches a job any more that is over."""
+    # By a thread that isn't Python's: those may have ended by then.
+    faulthandler.dump_traceback_later(_LEAVING, exit=True, file=2)
+
+
+def say_later(message: str, seconds: float = 10) -> threading.Timer:
+    """Print a message in so many seconds, unless it is cancelled before."""
+    timer = threading.Timer(seconds, lambda: sys.stderr.write(message + "\n"))
+    timer.daemon = True
+    timer.start()
+    return timer
