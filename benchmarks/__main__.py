@@ -27,8 +27,8 @@ FULL = Settings(list(WORKLOADS), [*WORKLOADS, *MEMORY_ONLY], (5_000, 50_000, 463
 QUICK = Settings(["linear", "softmax", "mlp", "lenet"], ["lenet"], (5_000,), 3, 0.1, 2.0, 1)
 
 
-def run(settings: Settings, parts: Sequence[str]) -> Dict[str, Any]:
-    """All results, as they are written to JSON."""
+def run(settings: Settings, parts: Sequence[str], output: pathlib.Path) -> Dict[str, Any]:
+    """All results, as they are written to JSON; saved after each measurement, for one may be interrupted."""
     results: Dict[str, Any] = {
         "environment": report.environment(),
         "settings": settings._asdict(),
@@ -41,6 +41,7 @@ def run(settings: Settings, parts: Sequence[str]) -> Dict[str, Any]:
         for name in names if part in parts else ():
             started = time.perf_counter()
             results[part.replace("-", "_")][str(name)] = measure(name)
+            report.save(results, output)
             print("{} {}: {:.0f} s".format(part, name, time.perf_counter() - started), flush=True)
 
     each("steps", settings.workloads, lambda name: steps.measure(WORKLOADS[name], settings.rounds, settings.seconds))
@@ -80,8 +81,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
         # A workload alone asks for its times and memory; a part alone, for all its workloads.
         if not {"steps", "memory"} & set(parts):
             parts += ["steps", "memory"]
-    results = run(settings, parts or PARTS)
-    report.save(results, chosen.output)
+    results = run(settings, parts or PARTS, chosen.output)
     print("\n" + report.markdown(results))
 
 
