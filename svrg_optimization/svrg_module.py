@@ -551,7 +551,7 @@ class SVRGModule(Module):
             raise ValueError(
                 "train_data={!r} gave no samples; is it an iterator that can't be reset?".format(train_data)
             )
-        return total.totals, self._job.samples_of_all(samples, nbatch + 1)
+        return total.totals, self._job.samples_of_all(samples)
 
     def _is_free(self) -> bool:
         """Whether the live network may take part in a full pass."""
