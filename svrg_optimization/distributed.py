@@ -48,7 +48,7 @@ class Alone:
     def start(self) -> None:
         """Nothing to do."""
 
-    def samples_of_all(self, samples: int, batches: int) -> int:
+    def samples_of_all(self, samples: int) -> int:
         """The number of samples of all workers."""
         return samples
 
@@ -116,10 +116,11 @@ class Job:
 
     def _agree(self, optimizer: Mapping[str, Any]) -> None:
         parameters = mxnet_internals.parameter_arrays(self._module)
+        self._batch_size = sum(mxnet_internals.rows_on_devices(self._module))
         settings = {
             "update_freq": self._module.update_freq,
             "MXNET_UPDATE_ON_KVSTORE": int(self._servers_update),
-            "batch size": sum(mxnet_internals.rows_on_devices(self._module)),
+            "batch size": self._batch_size,
             "optimizer": description(**optimizer),
             "parameter names": [name for name, _ in parameters],
             "parameter shapes and types": [
@@ -202,16 +203,16 @@ class Job:
             raise RuntimeError(_STALE)
         return [exchange.decode(row) for row in gathered]
 
-    def samples_of_all(self, samples: int, batches: int) -> int:
+    def samples_of_all(self, samples: int) -> int:
         """The number of samples of all workers; says if they have different numbers of batches."""
-        gathered = self._gather([samples, batches])
-        unequal = exchange.unequal([numbers[1] for numbers in gathered])
+        of_each = [numbers[0] for numbers in self._gather([samples])]
+        unequal = exchange.unequal([-(-each // self._batch_size) for each in of_each])
         if unequal and not self._steps_are_equal:
             self._module.logger.warning(
-                "The full pass had different numbers of batches: %s. All workers must take the same number of steps, "
-                "as fit() does, or they wait for each other for ever", unequal,
+                "The workers have different numbers of batches: %s. All must take the same number of steps, as fit() "
+                "does, or they wait for each other for ever", unequal,
             )  # fmt: skip
-        return sum(numbers[0] for numbers in gathered)
+        return sum(of_each)
 
     def steps_of_all(self, train_data: Any) -> Optional[int]:
         """The number of steps in an epoch that every worker has batches for."""

@@ -559,9 +559,7 @@ class SVRGModule(Module):
             raise ValueError(
                 "train_data={!r} gave no samples; is it an iterator that can't be reset?".format(train_data)
             )
-        # The workers of a job compare how many steps they take.
-        steps = nbatch + 1 if data is train_data else -(-samples // sum(self._full_batch_rows))
-        return total.totals, self._job.samples_of_all(samples, steps)
+        return total.totals, self._job.samples_of_all(samples)
 
     def _in_larger_batches(self, data: Any) -> Tuple[Any, Optional[shapes.Bound]]:
         """The same samples in larger batches of these shapes, where that is faster; or `data` and None."""

@@ -75,7 +75,7 @@ def test_training_by_hand_with_different_numbers_of_batches(borrows, tmp_path):
     job = settings(tmp_path, by_hand=True, borrows=borrows, shards=[9, 12, 4])
     steps, outputs = run(job)
     _assert_steps(steps, job)
-    said = "The full pass had different numbers of batches: 3 on worker 0, 3 on worker 1, 1 on worker 2."
+    said = "The workers have different numbers of batches: 3 on worker 0, 3 on worker 1, 1 on worker 2."
     assert all(said in output for output in outputs)
 
 
@@ -84,7 +84,7 @@ def test_fit_takes_as_many_steps_as_the_worker_with_the_fewest_batches_and_says_
     steps, outputs = run(job)
     _assert_steps(steps, job)
     said = "Each epoch has 1 steps, the smallest number of batches: 1 on worker 0, 3 on worker 1"
-    assert all(said in output and "full pass had" not in output for output in outputs)
+    assert all(said in output and "The workers have" not in output for output in outputs)
 
 
 def test_a_single_machine_takes_the_same_steps_on_the_same_batches(tmp_path):

@@ -31,6 +31,9 @@ def something_is_left(wait):
 def witness(number, ready, command):
     """Run the command."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    # Whoever runs the tests may have been told to ignore some, by nohup for instance: the command would inherit that.
+    for each in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_DFL)
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
         lines = []
