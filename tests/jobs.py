@@ -24,20 +24,18 @@ _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["distributed_worker", "svrg_optimization.server"])
 
 
-# Python hands its sys.path to that process too late for what it is to import first. The tunable is what a server would
-# otherwise start anew for.
-_FORKSERVER = {"PYTHONPATH": str(Path(__file__).parent), "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
-
-
 def _start_forking():
     before = dict(os.environ)
-    for name, value in _FORKSERVER.items():
-        os.environ[name] = os.pathsep.join(filter(None, [value, before.get(name)]))
+    # Python hands its sys.path to that process too late for what it is to import first.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), before.get("PYTHONPATH")]))
+    # What a server would otherwise start anew for.
+    os.environ["GLIBC_TUNABLES"] = "glibc.malloc.tcache_count=0"
+    # The processes of a job are more than there are cores; threads of OpenMP that wait keep them from each other.
+    os.environ["OMP_NUM_THREADS"] = "1"
     try:
         forkserver.ensure_running()
     finally:
-        for name in _FORKSERVER:
-            del os.environ[name]
+        os.environ.clear()
         os.environ.update(before)
 
 
@@ -125,7 +123,7 @@ def _environment(role, port, workers, servers, extra):
     return {
         "DMLC_ROLE": role, "DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": str(port),
         "DMLC_NUM_WORKER": str(workers), "DMLC_NUM_SERVER": str(servers), "DMLC_NODE_HOST": "127.0.0.1",
-        "PS_HEARTBEAT_INTERVAL": "1", "PS_HEARTBEAT_TIMEOUT": "5", **extra,
+        "PS_HEARTBEAT_INTERVAL": "1", "PS_HEARTBEAT_TIMEOUT": "60", **extra,
     }  # fmt: skip
 
 

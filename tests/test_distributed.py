@@ -185,6 +185,8 @@ def test_a_distributed_store_needs_a_job(monkeypatch):
 # ----------------------------------------------------------------------------------------------------- dead processes
 
 SAVING = dict(epochs=4, checkpoints=True)
+# What the launcher and the package set, too. In other jobs of these tests nobody dies, however busy the machine is.
+AS_USUAL = {"PS_HEARTBEAT_TIMEOUT": watch.DEFAULTS["PS_HEARTBEAT_TIMEOUT"]}
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +220,7 @@ def test_all_end_when_one_process_dies_and_the_job_goes_on_from_its_checkpoint(r
     ways = [signal.SIGKILL, signal.SIGSTOP, "exception"]
     jobs = [settings(tmp_path / str(k), hold=[place, 2], **SAVING) for k in range(len(ways))]
     with contextlib.ExitStack() as stack:
-        all_running = [stack.enter_context(Running(job, environment=WORKERS_UPDATE)) for job in jobs]
+        all_running = [stack.enter_context(Running(job, environment={**WORKERS_UPDATE, **AS_USUAL})) for job in jobs]
         held = [running.wait_for_hold() for running in all_running]
         victims = held if role == "worker" else [role] * len(ways)
         for running, victim, how in zip(all_running, victims, ways):
@@ -245,7 +247,7 @@ def test_more_than_two_workers_go_on_to_rounding(tmp_path):
 
 
 def test_an_optimizer_that_fails_on_a_server_ends_the_job(tmp_path):
-    with Running(settings(tmp_path, optimizer="failing")) as running:
+    with Running(settings(tmp_path, optimizer="failing"), environment=AS_USUAL) as running:
         _assert_all_end(running, "server 0")
         _assert_failed(running, "server 0", r"server ends: its optimizer raised ValueError\('as the test wants'\)")
 
