@@ -212,7 +212,11 @@ class Running:
     def wait_for_hold(self):
         """The name of the process that has come to the place that the job holds it at."""
         self.listener.settimeout(LIMIT)
-        self.held, _ = self.listener.accept()
+        try:
+            self.held, _ = self.listener.accept()
+        except socket.timeout:
+            outputs = {name: self.output(name) for name in self.processes}
+            raise AssertionError("nobody has come to the place in {} s: {}".format(LIMIT, outputs)) from None
         pid = int(self.held.recv(100))
         self.held_name = next(name for name, process in self.processes.items() if process.pid == pid)
         return self.held_name
