@@ -128,12 +128,12 @@ def _environment(role, port, workers, servers, extra):
 
 
 def _free_port():
-    # Not one that the system itself gives to whoever asks for any, and another one for each of pytest's processes.
-    first = 10000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
-    for port in range(first + next(_PORTS) % 1000, 32768):
+    # Not one that the system itself gives to whoever asks for any; and each process that runs tests begins elsewhere:
+    # a port seems free until the scheduler listens at it.
+    for number in _PORTS:
+        port = 10000 + (211 * os.getpid() + number) % 22000
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
-    raise OSError("no free port")
 
 
 _PORTS = itertools.count()
@@ -212,7 +212,10 @@ class Running:
     def wait_for_hold(self):
         """The name of the process that has come to the place that the job holds it at."""
         self.listener.settimeout(LIMIT)
-        self.held, _ = self.listener.accept()
+        try:
+            self.held, _ = self.listener.accept()
+        except socket.timeout:
+            raise AssertionError({name: self.output(name)[-1000:] for name in self.processes}) from None
         pid = int(self.held.recv(100))
         self.held_name = next(name for name, process in self.processes.items() if process.pid == pid)
         return self.held_name
