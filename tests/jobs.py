@@ -128,12 +128,12 @@ def _environment(role, port, workers, servers, extra):
 
 
 def _free_port():
-    # Not one that the system itself gives to whoever asks for any, and another one for each of pytest's processes.
-    first = 10000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
-    for port in range(first + next(_PORTS) % 1000, 32768):
+    # Not one that the system itself gives to whoever asks for any; and each process that runs tests begins elsewhere:
+    # a port seems free until the scheduler listens at it.
+    for number in _PORTS:
+        port = 10000 + (211 * os.getpid() + number) % 22000
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
-    raise OSError("no free port")
 
 
 _PORTS = itertools.count()
