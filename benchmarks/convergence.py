@@ -79,8 +79,10 @@ def _fit(contender: str) -> Callable[[np.ndarray, np.ndarray, float, int], np.nd
         train = mx.io.NDArrayIter(x, y > 0, rows)
         module = make(contender, network(), update_freq=UPDATE_FREQ)
         settings = {"learning_rate": learning_rate(x, rows, decay), "momentum": MOMENTUM, "wd": decay}
+        # Without a metric nothing makes Python wait for mxnet, and what is still to do fills the memory.
         module.fit(train, num_epoch=epochs, initializer=mx.init.Zero(), optimizer_params=settings,
-                   eval_metric=mx.metric.CompositeEvalMetric([]))  # fmt: skip
+                   eval_metric=mx.metric.CompositeEvalMetric([]),
+                   epoch_end_callback=lambda *_: mx.nd.waitall())  # fmt: skip
         return module.get_params()[0]["fc_weight"].asnumpy()
 
     return solve

@@ -52,7 +52,7 @@ class Alone:
         """The number of samples of all workers."""
         return samples
 
-    def steps_of_all(self, train_data: Any) -> Optional[int]:
+    def steps_of_all(self, train_data: Any, schedule: Mapping[str, int]) -> Optional[int]:
         """The number of steps in an epoch: as many as there are batches."""
         return None
 
@@ -110,8 +110,7 @@ class Job:
             mxnet_internals.send_to_servers(self.store, BEGUN)
         return watch.Watch(
             mxnet_internals.watcher(self.store, os.environ), "worker {}".format(self.rank),
-            "It has died, or has ended because another process died: its output says which. Start the job again from "
-            "its checkpoint.",
+            "Start the job again from its checkpoint.",
         )  # fmt: skip
 
     def _agree(self, optimizer: Mapping[str, Any]) -> None:
@@ -127,7 +126,9 @@ class Job:
                 (name, arrays[0].shape, np.dtype(arrays[0].dtype).name) for name, arrays in parameters
             ],
         }
-        gathered = self._gather([exchange.as_number(value) for value in settings.values()])
+        self._compare(settings, self._gather([exchange.as_number(value) for value in settings.values()]))
+
+    def _compare(self, settings: Mapping[str, Any], gathered: Sequence[Sequence[int]]) -> None:
         found = exchange.differences(settings, gathered, self.rank)
         if found:
             raise RuntimeError("the workers of this job differ in {}. Start them all with the same program and "
@@ -214,11 +215,19 @@ class Job:
             )  # fmt: skip
         return sum(of_each)
 
-    def steps_of_all(self, train_data: Any) -> Optional[int]:
-        """The number of steps in an epoch that every worker has batches for."""
+    def steps_of_all(self, train_data: Any, schedule: Mapping[str, int]) -> Optional[int]:
+        """The number of steps in an epoch that every worker has batches for.
+
+        Raises
+        ------
+        RuntimeError
+            The workers differ in the `schedule`.
+        """
         if not hasattr(train_data, "__len__"):
             self._module.logger.info("Counting the batches of train_data, for all workers to take as many steps")
-        counts = [numbers[0] for numbers in self._gather([count_batches(train_data)])]
+        gathered = self._gather([count_batches(train_data), *schedule.values()])
+        self._compare(schedule, [numbers[1:] for numbers in gathered])
+        counts = [numbers[0] for numbers in gathered]
         if exchange.unequal(counts):
             self._module.logger.warning("Each epoch has %d steps, the smallest number of batches: %s",
                                         min(counts), exchange.unequal(counts))  # fmt: skip

@@ -6,10 +6,12 @@ The gradients are summed over the b rows of the batch B, before ``rescale_grad``
 full gradient at the snapshot :math:`\tilde w`, the mean per sample.
 """
 
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
 import mxnet as mx
 import numpy as np
+
+from .mxnet_internals import invocation
 
 
 def full_gradient_dtype(dtype: Any) -> type:
@@ -70,9 +72,10 @@ class FusedRule:
 
     Examples
     --------
-    >>> rule = FusedRule(2)
     >>> gradients = [mx.nd.array([3.0]), mx.nd.array([5.0])]
-    >>> rule(gradients, [mx.nd.array([1.0]), mx.nd.array([1.0])], [mx.nd.array([0.5]), mx.nd.array([0.25])])
+    >>> arrays = gradients, [mx.nd.array([1.0]), mx.nd.array([1.0])], [mx.nd.array([0.5]), mx.nd.array([0.25])]
+    >>> correct = FusedRule(2).of(*arrays)
+    >>> correct()
     >>> [gradient.asscalar() for gradient in gradients]
     [2.5, 4.25]
     """
@@ -84,6 +87,7 @@ class FusedRule:
             corrected.append(here - there + full)
         self._operator = mx.nd.CachedOp(mx.sym.Group(corrected), [("static_alloc", True), ("static_shape", True)])
 
-    def __call__(self, gradients: Sequence[Any], at_snapshot: Sequence[Any], full: Sequence[Any]) -> None:
-        """Replace `gradients`, of full batches and one type, by the variance-reduced gradients."""
-        self._operator(*[array for each in zip(gradients, at_snapshot, full) for array in each], out=list(gradients))
+    def of(self, gradients: Sequence[Any], at_snapshot: Sequence[Any], full: Sequence[Any]) -> Callable[[], None]:
+        """A function that replaces `gradients`, of full batches and one type, by the variance-reduced gradients."""
+        inputs = [array for each in zip(gradients, at_snapshot, full) for array in each]
+        return invocation(self._operator, inputs, list(gradients))

@@ -94,6 +94,14 @@ def add_batch(totals: OnDevices, gradients: GradientsOnDevices, factors: Sequenc
             total[name] += widened(gradient) if factor == 1 else widened(gradient) * factor
 
 
+def scale(totals: OnDevices, factor: float) -> None:
+    """Multiply the `totals` by a factor, in place: 1 but for one batch of a full pass at most."""
+    if factor != 1:
+        for on_device in totals:
+            for array in on_device.values():
+                array *= factor
+
+
 def divide(totals: OnDevices, samples: int) -> None:
     """Divide the `totals` by the number of true samples of all workers, in place."""
     for on_device in totals:

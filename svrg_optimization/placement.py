@@ -5,8 +5,11 @@ bound to ``cpu(1)`` runs while the live weights run on ``cpu(0)``. They must not
 mxnet lends to the operators of all cpu ids from four places in turn, to one operator at a time: see `call_apart`.
 """
 
+import contextlib
 import functools
+import math
 import os
+import pathlib
 import queue
 import threading
 from typing import Any, Callable, List, Mapping, Optional, Sequence
@@ -34,13 +37,31 @@ def operator_threads(cores: int, environment: Mapping[str, str]) -> int:
     return max(1, cores // 2)
 
 
-def has_idle_cores(cores: int, environment: Mapping[str, str], devices: int = 1) -> bool:
-    """Whether a second computation of as many devices fits beside the first.
+def quota(cgroup: str = "/sys/fs/cgroup") -> float:
+    """The time of how many cores a container may use, by what Linux keeps in this directory.
+
+    >>> quota('no-such-directory')
+    inf
+    """
+    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
+        with contextlib.suppress(OSError, ValueError):
+            most, period = (int(word) for file in files for word in pathlib.Path(cgroup, file).read_text().split())
+            if most > 0:
+                return most / period
+    return math.inf
+
+
+def has_idle_cores(
+    cores: int, environment: Mapping[str, str], devices: int = 1, at_most: float = math.inf
+) -> bool:  # fmt: skip
+    """Whether a second computation of as many devices fits beside the first, in the time of `at_most` so many cores.
 
     >>> has_idle_cores(2, {}), has_idle_cores(2, {'OMP_NUM_THREADS': '2'}), has_idle_cores(1, {})
     (True, False, False)
+    >>> has_idle_cores(2, {}, at_most=1.5)
+    False
     """
-    return 2 * devices * operator_threads(cores, environment) <= cores
+    return 2 * devices * operator_threads(cores, environment) <= min(cores, at_most)
 
 
 def can_overlap(contexts: Sequence[mx.Context]) -> bool:
@@ -70,7 +91,7 @@ def overlaps(wanted: Optional[bool], contexts: Sequence[mx.Context]) -> bool:
         raise ValueError("overlap=True needs cpu contexts, not {}; leave overlap out".format(list(contexts)))
     if wanted is not None:
         return wanted
-    return can_overlap(contexts) and has_idle_cores(available_cores(), os.environ, len(contexts))
+    return can_overlap(contexts) and has_idle_cores(available_cores(), os.environ, len(contexts), quota())
 
 
 def call_apart(function: Callable[[], Any]) -> None:

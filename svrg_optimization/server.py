@@ -9,6 +9,7 @@ The same as ``python -c 'import mxnet'`` with the environment variable DMLC_ROLE
 
 import ctypes
 import faulthandler
+import functools
 import os
 import sys
 import threading
@@ -39,7 +40,7 @@ def allocate_zeros(yes: bool) -> None:
 
 def _wait_until_listening() -> None:
     # ps-lite crashes when it is asked about heartbeats before it has been started.
-    while not watch.listens(watch.address_of_scheduler(os.environ)):
+    while watch.ask(watch.address_of_scheduler(os.environ)) is None:
         threading.Event().wait(0.2)
 
 
@@ -70,8 +71,12 @@ def main() -> None:
     def begin() -> None:
         allocate_zeros(False)
         if watch.timeout(os.environ):
-            name = role if role == "scheduler" else "server {}".format(store.rank)
-            watching.append(watch.Watch(look, name, "The job is over: start it again from its checkpoint."))
+            again = "The job is over: start it again from its checkpoint."
+            if role == "scheduler":
+                tell = functools.partial(watch.say_at, watch.address_of_scheduler(os.environ)[1])
+                watching.append(watch.Watch(look, role, again, tell))
+            else:
+                watching.append(watch.Watch(look, "server {}".format(store.rank), again))
 
     def begin_when_listening() -> None:
         _wait_until_listening()

@@ -19,6 +19,7 @@ from . import full_gradient, mxnet_internals, placement, shapes
 from .batches import Rows
 from .estimator import FusedRule
 from .full_gradient import BatchGradient, OnDevices
+from .pass_executor import PassExecutor
 from .placement import PlacedModule
 from .random_draws import DrawStream
 from .snapshot import Snapshot
@@ -146,8 +147,9 @@ class SharedInputs(Serial):
         self._shapes: Any = None
         self._shared: Tuple[Any, Any] = (None, None)
         self._rule: Optional[FusedRule] = None
-        # The last full gradients and executors, and what to give the rule for them, for each device.
-        self._prepared: Tuple[Any, Any, List[Any]] = (None, None, [])
+        self._of_pass: Optional[PassExecutor] = None
+        # The last full gradients and executors, and the rule for them, for each device.
+        self._prepared: Tuple[Any, Any, List[Callable[[], None]]] = (None, None, [])
 
     def bound(self) -> None:
         """Bind the snapshot to the live module's inputs."""
@@ -162,6 +164,8 @@ class SharedInputs(Serial):
 
     def _share(self) -> None:
         mxnet_internals.replace_executors(self.aux, inputs_of=self.live)
+        for module in (self.live, self.aux):
+            mxnet_internals.keep_outputs(module)
         self._shared = self._executors()
 
     def _executors(self) -> Tuple[Any, Any]:
@@ -176,7 +180,7 @@ class SharedInputs(Serial):
                 self._run_forward(batch)
             return
         for executor in mxnet_internals.executors(self.aux):
-            mxnet_internals.run_forward(executor)
+            executor.forward(is_train=True)
 
     def backward(self, batch: Any, heads: Heads) -> None:
         """The backward pass at the snapshot, without detours if the network ends in a loss."""
@@ -192,28 +196,29 @@ class SharedInputs(Serial):
 
     def rows_at_once(self, gradient: BatchGradient) -> int:
         """As many as `AT_ONCE` allows: a call costs more than what it computes."""
-        return AT_ONCE // shapes.bytes_per_row(self.live) if gradient.adds_rows and self._rule else 0
+        can = gradient.adds_rows and self._rule and len(mxnet_internals.contexts(self.aux)) == 1
+        return AT_ONCE // shapes.bytes_per_row(self.live) if can else 0
 
     def correct(self, snapshot: Snapshot, rows: Sequence[int]) -> None:
         """Correct all parameters of a device in one call."""
-        arguments = self._arguments(snapshot.full_gradients)
-        if self._rule is None or not arguments or rows != snapshot.rows:
+        rules = self._rules(snapshot.full_gradients)
+        if not rules or rows != snapshot.rows:
             super().correct(snapshot, rows)
             return
-        for on_device in arguments:
-            self._rule(*on_device)
+        for correct_device in rules:
+            correct_device()
 
-    def _arguments(self, full: OnDevices) -> List[Any]:
-        """What to give the rule on each device; nothing if it can't be used. Making these lists takes as long as it."""
+    def _rules(self, full: OnDevices) -> List[Callable[[], None]]:
+        """The rule on each device; nothing if it can't be used."""
         executors = self._executors()
         if self._prepared[0] is not full or self._prepared[1] != executors:
             gradients, at_snapshot = mxnet_internals.gradients(self.live), mxnet_internals.gradients(self.aux)
-            arguments = []
-            if gradients and all(name in full[0] for name, _ in gradients):
+            rules = []
+            if self._rule is not None and gradients and all(name in full[0] for name, _ in gradients):
                 for k, mu in enumerate(full):
                     here, there = ([arrays[k] for _, arrays in each] for each in (gradients, at_snapshot))
-                    arguments.append((here, there, [mu[name] for name, _ in gradients]))
-            self._prepared = full, executors, arguments
+                    rules.append(self._rule.of(here, there, [mu[name] for name, _ in gradients]))
+            self._prepared = full, executors, rules
         return self._prepared[2]
 
     @contextlib.contextmanager
@@ -221,14 +226,20 @@ class SharedInputs(Serial):
         self, gradient: BatchGradient, live_is_free: bool, bound_to: Optional[shapes.Bound] = None
     ) -> "Iterator[GradientSum]":
         """A sum that the backward pass itself adds to."""
+        if bound_to is not None:
+            if self._of_pass is None or self._of_pass.bound_to != bound_to:
+                self._of_pass = PassExecutor(self.aux, bound_to)
+            larger = _SumInExecutor(self._of_pass, gradient, self)
+            yield larger
+            larger.finish()
+            return
         if not self._sums_in_backward(gradient):
             yield GradientSum([self.aux], gradient, self)
             return
-        wanted = bound_to or self._shapes
         with mxnet_internals.borrowed_executors(self.aux):
             total = _SumInBackward([self.aux], gradient, self)
-            if (self.aux.data_shapes, self.aux.label_shapes) != wanted:
-                self.aux.reshape(*wanted)
+            if (self.aux.data_shapes, self.aux.label_shapes) != self._shapes:
+                self.aux.reshape(*self._shapes)
             mxnet_internals.replace_executors(self.aux, gradients_into=total.totals)
             yield total
 
@@ -239,19 +250,30 @@ class _SumInBackward(GradientSum):
     def add(self, batch: Any, heads: Callable[[Module, Any], Any]) -> None:
         """Add the gradient of a batch, or of `Rows` times their weight."""
         weight = getattr(batch, "weight", 1)
-        self._scale(1 / weight)
+        full_gradient.scale(self.totals, 1 / weight)
         super().add(batch, heads)
-        self._scale(weight)
+        full_gradient.scale(self.totals, weight)
 
     def _sum(self, module: Module, weight: float) -> None:
         pass
 
-    def _scale(self, factor: float) -> None:
-        # A weight other than 1 belongs to one batch of a full pass at most.
-        if factor != 1:
-            for on_device in self.totals:
-                for array in on_device.values():
-                    array *= factor
+
+class _SumInExecutor(GradientSum):
+    """A sum on one device, by an executor for larger batches."""
+
+    def __init__(self, executor: PassExecutor, gradient: BatchGradient, strategy: Serial) -> None:
+        super().__init__([], gradient, strategy)
+        self._executor = executor
+        executor.begin()
+
+    def add(self, batch: Any, heads: Callable[[Module, Any], Any]) -> None:
+        """Add the gradient of a batch, or of `Rows` times their weight."""
+        self._executor.add(batch, getattr(batch, "weight", 1))
+
+    def finish(self) -> None:
+        """Let the totals be what the executor has."""
+        for name, array in self._executor.total.items():
+            array.copyto(self.totals[0][name])
 
 
 class Overlapped(Serial):

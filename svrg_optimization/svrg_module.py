@@ -654,7 +654,10 @@ class SVRGModule(Module):
             nonlocal steps
             epoch = next(epochs)
             if epoch == begin_epoch:
-                steps = self._job.steps_of_all(train_data)
+                steps = self._job.steps_of_all(train_data, {
+                    "begin_epoch": begin_epoch, "num_epoch": num_epoch, "update_freq": self.update_freq,
+                    "snapshots": self._snapshot.number,
+                })  # fmt: skip
             if not self._snapshot.taken or epoch % self.update_freq == 0:
                 data = train_data if snapshot_data is None else snapshot_data
                 self.update_full_grads(data, batch_end_callback=full_grads_batch_end_callback, epoch=epoch)

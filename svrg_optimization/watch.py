@@ -1,18 +1,20 @@
 """Ending a process when the job that it belongs to has lost another one: ps-lite itself would wait for ever.
 
 Every process sends the scheduler a heartbeat, and the scheduler answers. So the scheduler knows who is dead, and ends
-when anybody is. All others end when the scheduler does: they see at once that nobody listens at its port any more, or
-after a while that it no longer answers.
+when anybody is. Before that it says at its port who it was, where all others ask every second. They end then, or when
+nobody listens there any more, or when heartbeats are no longer answered.
 """
 
+import contextlib
 import ctypes
 import faulthandler
 import os
 import socket
 import sys
 import threading
+import time
 import traceback
-from typing import Any, Callable, Dict, List, Mapping, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 # ps-lite's number of the scheduler, and the exit code of a process that ends because of another one.
 SCHEDULER = 1
@@ -21,6 +23,9 @@ EXIT_CODE = 70
 DEFAULTS = {"PS_HEARTBEAT_INTERVAL": "1", "PS_HEARTBEAT_TIMEOUT": "5"}
 # How long a process may take to leave a job that is over, in seconds.
 _LEAVING = 15
+# For how many seconds the scheduler says who is dead, and how that begins: ZeroMQ, which it is else, begins with 0xff.
+_FAREWELL = 4
+_SAYS = b"svrg_optimization: "
 
 
 def timeout(environment: Mapping[str, str]) -> int:
@@ -42,15 +47,38 @@ def address_of_scheduler(environment: Mapping[str, str]) -> Tuple[str, int]:
     return environment["DMLC_PS_ROOT_URI"], int(environment["DMLC_PS_ROOT_PORT"])
 
 
-def listens(address: Tuple[str, int]) -> bool:
-    """Whether some process listens there, as far as can be said: only a refusal says that none does."""
+def ask(address: Tuple[str, int]) -> Optional[str]:
+    """What a scheduler that ends says to whoever connects; "" if it doesn't end, and None if nobody listens there."""
     try:
-        socket.create_connection(address, timeout=1).close()
+        with socket.create_connection(address, timeout=1) as connection:
+            said = connection.recv(4096)
     except ConnectionRefusedError:
-        return False
+        return None
     except OSError:
-        pass
-    return True
+        return ""
+    return said[len(_SAYS) :].decode() if said.startswith(_SAYS) else ""
+
+
+def say_at(port: int, words: str, seconds: float = _FAREWELL) -> None:
+    """In the place of what this process has listened with at this port, say something to whoever connects."""
+    # /proc is Linux's. Elsewhere the others see the scheduler end, and only it has said why.
+    with contextlib.suppress(FileNotFoundError):
+        for descriptor in map(int, os.listdir("/proc/self/fd")):
+            if _listens_with(descriptor, port):
+                os.close(descriptor)
+        deadline = time.monotonic() + seconds
+        with socket.create_server(("", port)) as here:
+            while time.monotonic() < deadline:
+                here.settimeout(max(0.01, deadline - time.monotonic()))
+                with contextlib.suppress(OSError), here.accept()[0] as connection:
+                    connection.sendall(_SAYS + words.encode())
+
+
+def _listens_with(descriptor: int, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as each:
+        listens = each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        return bool(listens) and each.family in (socket.AF_INET, socket.AF_INET6) and each.getsockname()[1] == port
+    return False
 
 
 def names_of_nodes(workers: int, servers: int) -> Dict[int, str]:
@@ -89,8 +117,12 @@ def looks(library: Any, handle: Any, role: str, environment: Mapping[str, str]) 
         address = address_of_scheduler(environment)
 
     def look() -> str:
-        if address is not None and not listens(address):
-            return "the scheduler has ended"
+        if address is not None:
+            said = ask(address)
+            if said is None:
+                return "the scheduler has ended"
+            if said:
+                return "the scheduler says: " + said
         gone = silent(library, handle, nodes, limit)
         return "no heartbeat from " + ", ".join(gone) if gone else ""
 
@@ -108,10 +140,14 @@ class Watch:
         What this process is, for the message.
     consequence : str
         What else to say.
+    tell : callable
+        Called with what is wrong, last of all.
     """
 
-    def __init__(self, look: Callable[[], str], name: str, consequence: str) -> None:
-        self._look, self._name, self._consequence = look, name, consequence
+    def __init__(
+        self, look: Callable[[], str], name: str, consequence: str, tell: Callable[[str], None] = lambda wrong: None
+    ) -> None:
+        self._look, self._name, self._consequence, self._tell = look, name, consequence, tell
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="svrg_optimization.watch", daemon=True)
         self._thread.start()
@@ -130,15 +166,23 @@ class Watch:
                 traceback.print_exc()
                 end("{} ends: its watch raised {!r}".format(self._name, error), 1)
             if wrong:
-                end("{}: {}. {}".format(self._name, wrong, self._consequence), EXIT_CODE)
+                _say("{}: {}. {}".format(self._name, wrong, self._consequence))
+                try:
+                    self._tell(wrong)
+                finally:
+                    os._exit(EXIT_CODE)
 
 
 def end(message: str, code: int) -> None:
     """End the process at once: its threads wait for processes that will never answer."""
+    _say(message)
+    os._exit(code)
+
+
+def _say(message: str) -> None:
     sys.stdout.flush()
     sys.stderr.write(message + "\n")
     sys.stderr.flush()
-    os._exit(code)
 
 
 def end_unless_left() -> None:

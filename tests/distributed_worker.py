@@ -79,7 +79,8 @@ class Training:
         if not self.job["plain"]:
             start["full_grads_batch_end_callback"] = lambda param: self.reach("snapshot", param.epoch)
         self.module.fit(
-            self.train, kvstore=store, begin_epoch=self.job["resume"] or 0, num_epoch=self.job["epochs"],
+            self.train, kvstore=store, num_epoch=self.job["epochs"],
+            begin_epoch=self.job["begin_epoch"] or self.job["resume"] or 0,
             batch_end_callback=lambda param: self.remember(param.epoch),
             epoch_end_callback=lambda epoch, *_: self.checkpoint(epoch), initializer=mx.init.Zero(),
             **start, **self.optimizer,

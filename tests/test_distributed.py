@@ -146,6 +146,8 @@ FAILURES = {
         dict(of_rank={1: {"batch_size": 2}}), (server,), "batch size: 4 on worker 0; 2 on worker 1"),
     "optimizer": (
         dict(of_rank={1: {"optimizer": "adam"}}), (server,), "optimizer: one value on worker 0; another on worker 1"),
+    "begin_epoch": (
+        dict(of_rank={1: {"begin_epoch": 1}}), (server,), "begin_epoch: 0 on worker 0; 1 on worker 1"),
     "a used store": (dict(used=True), (server,), "the KVStore has been used before"),
 }  # fmt: skip
 
@@ -201,11 +203,12 @@ def _assert_all_end(running, victim):
     said = {name: running.output(name)[-1000:] for name in codes}
     assert set(codes.values()) == {watch.EXIT_CODE}, said
     for name, output in said.items():
-        if victim == "scheduler" or name != "scheduler":
+        if victim == "scheduler":
             assert re.search("the scheduler has ended|no heartbeat from the scheduler", output), output
         else:
             # Which of a job's workers has which rank is left to chance; the one that is held has rank 0.
-            assert "scheduler: no heartbeat from {} 0. ".format(victim.split()[0]) in output
+            who = r"scheduler" if name == "scheduler" else name.split()[0] + " [01]: the scheduler says"
+            assert re.search(r"{}: no heartbeat from {} 0\. ".format(who, victim.split()[0]), output), output
 
 
 def _assert_failed(running, name, message):

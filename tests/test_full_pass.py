@@ -17,13 +17,13 @@ PROBLEMS = {problem.name: problem for problem in oracle.PROBLEMS}
 def given(monkeypatch):
     """The number of rows of every batch that is given to a network at the snapshot."""
     rows = []
-    usual = strategies.GradientSum.add
+    for kind in (strategies.GradientSum, strategies._SumInExecutor):
 
-    def add(self, batch, heads):
-        rows.append(batch.data[0].shape[0])
-        usual(self, batch, heads)
+        def add(self, batch, heads, usual=kind.add):
+            rows.append(batch.data[0].shape[0])
+            usual(self, batch, heads)
 
-    monkeypatch.setattr(strategies.GradientSum, "add", add)
+        monkeypatch.setattr(kind, "add", add)
     return rows
 
 
@@ -52,6 +52,9 @@ def test_a_full_pass_takes_many_rows_at_once(problem, n, most, rows, given, monk
         mu = oracle.full_gradient(problem, weights, data)
         full = {name: value.asnumpy() / 4 for name, value in module._param_dict[0].items()}
         assert_same(full, mu, rtol=1e-12, atol=1e-14)
+        # And at other weights.
+        weights = {name: value / 2 for name, value in weights.items()}
+        module.set_params({name: nd(value) for name, value in weights.items()}, {})
     # Steps, and the iterator, go on as before.
     assert [batch.data[0].shape[0] for batch in train] == [4] * -(-n // 4)
     assert module._mod_aux.data_shapes[0].shape[0] == 4
