@@ -4,6 +4,7 @@ Imports nothing of mxnet but ``mxnet.optimizer``: parameter servers unpickle the
 loaded.
 """
 
+import operator
 import warnings
 from typing import Any, Dict, List, Sequence, Tuple, Union
 
@@ -63,7 +64,7 @@ def _find(name: str) -> type:
 
 
 # What belongs to the wrapper itself; every other attribute is the wrapped optimizer's.
-_OWN = ("default_opt", "aux_opt", "_names", "_server_keys")
+_OWN = ("default_opt", "aux_opt", "_names", "_server_keys", "_routes")
 
 
 @opt.register
@@ -111,6 +112,8 @@ class _SVRGOptimizer(opt.Optimizer):
         # Routing goes by the names that Module gave. An instance may know others, of a network it trained before.
         self._names = dict(kwargs.get("param_idx2name") or {})
         self._server_keys = list(server_keys)
+        # What `_users` has found out, by key.
+        self._routes: Dict[Any, Any] = {}
         if isinstance(default_optimizer, str):
             self.default_opt = _find(default_optimizer)(**kwargs)
         elif isinstance(default_optimizer, opt.Optimizer):
@@ -156,6 +159,10 @@ class _SVRGOptimizer(opt.Optimizer):
     def __setstate__(self, state: Dict[str, Any]) -> None:
         self.__dict__.update(state)
 
+    # An updater asks for these several times in each update; `__getattr__` takes longer.
+    aggregate_num = property(operator.attrgetter("default_opt.aggregate_num"))
+    allow_np_array = property(operator.attrgetter("default_opt.allow_np_array"))
+
     # Methods that Optimizer defines are found on this class before __getattr__ is asked, so those that an
     # optimizer may override are passed on by name; all others work through the attributes above.
 
@@ -176,33 +183,35 @@ class _SVRGOptimizer(opt.Optimizer):
         """Set the wrapped optimizer's weight decay multipliers, by name or index."""
         self.default_opt.set_wd_mult(args_wd_mult)
 
-    def _is_ours(self, index: Union[int, str]) -> bool:
-        """Whether a key holds anything but a parameter."""
-        if self._server_keys and isinstance(index, int):
-            name = self._server_keys[index]
-            return name.startswith((EXCHANGE, PROOF)) or is_full_gradient_key(name, self._server_keys)
-        key = index if isinstance(index, str) else self._names.get(index)
-        return key is not None and is_full_gradient_key(key, self._names.values())
+    def _set_current_context(self, device_id: int) -> None:
+        # Through the attributes above this would take as long as an update.
+        self.default_opt._set_current_context(device_id)
 
-    def _users(self, index: Union[int, str]) -> Union[int, str]:
-        """The wrapped optimizer's name or number of a parameter."""
+    def _users(self, index: Union[int, str]) -> Any:
+        """The wrapped optimizer's name or number of a parameter; None for a key that holds anything else."""
+        # A server asks for each parameter in each step, and the workers wait for it.
+        if index not in self._routes:
+            self._routes[index] = self._route(index)
+        return self._routes[index]
+
+    def _route(self, index: Union[int, str]) -> Any:
         if not self._server_keys or isinstance(index, str):
-            return index
-        return index - self._first_parameter
-
-    @property
-    def _first_parameter(self) -> int:
-        return sum(name.startswith((EXCHANGE, PROOF)) for name in self._server_keys)
+            key = index if isinstance(index, str) else self._names.get(index)
+            return None if key is not None and is_full_gradient_key(key, self._names.values()) else index
+        name = self._server_keys[index]
+        if name.startswith((EXCHANGE, PROOF)) or is_full_gradient_key(name, self._server_keys):
+            return None
+        return index - sum(other.startswith((EXCHANGE, PROOF)) for other in self._server_keys)
 
     def create_state(self, index: Union[int, str], weight: Any) -> Any:
         """The wrapped optimizer's state for a parameter, None for a full gradient."""
-        return None if self._is_ours(index) else self.default_opt.create_state(self._users(index), weight)
+        index = self._users(index)
+        return None if index is None else self.default_opt.create_state(index, weight)
 
     def create_state_multi_precision(self, index: Union[int, str], weight: Any) -> Any:
         """The wrapped optimizer's state for a parameter, with its float32 copy of a float16 weight."""
-        if self._is_ours(index):
-            return None
-        return self.default_opt.create_state_multi_precision(self._users(index), weight)
+        index = self._users(index)
+        return None if index is None else self.default_opt.create_state_multi_precision(index, weight)
 
     def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
         """Assign `grad` to a full gradient; update a parameter by the wrapped optimizer.
@@ -230,16 +239,20 @@ class _SVRGOptimizer(opt.Optimizer):
     def _take_ours(self, index: Any, weight: Any, grad: Any, state: Any) -> Sequence[Any]:
         """Update what is no parameter; return the arguments that are left for the wrapped optimizer, () for none."""
         if not isinstance(index, (list, tuple)):
-            if not self._is_ours(index):
-                return self._users(index), weight, grad, state
+            users = self._users(index)
+            if users is not None:
+                return users, weight, grad, state
             self._assign(index, weight, grad)
             return ()
+        users = [self._users(key) for key in index]
+        if None not in users:
+            return users, weight, grad, state
         rest: List[Tuple[Any, Any, Any, Any]] = []
-        for key, *arrays in zip(index, weight, grad, state):
-            if self._is_ours(key):
+        for key, own, *arrays in zip(index, users, weight, grad, state):
+            if own is None:
                 self._assign(key, *arrays[:2])
             else:
-                rest.append((self._users(key), *arrays))
+                rest.append((own, *arrays))
         return [list(column) for column in zip(*rest)]
 
     def _assign(self, index: Union[int, str], weight: Any, grad: Any) -> None:
