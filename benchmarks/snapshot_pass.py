@@ -11,6 +11,8 @@ from .convergence import batch_size, network
 from .logistic import FEATURES
 
 SEED = 0
+# Seconds before each measurement.
+REST = 0.2
 
 
 def measure(n: int, rounds: int) -> Dict[str, List[float]]:
@@ -49,6 +51,8 @@ def measure(n: int, rounds: int) -> Dict[str, List[float]]:
     with quiet():
         for number in range(rounds + 1):
             for name, function in contenders.items():
+                # NumPy's threads spin for a while after a product, and would slow down whoever comes next.
+                time.sleep(REST)
                 start = time.perf_counter()
                 function()
                 if number:  # the first one warms up
