@@ -15,7 +15,7 @@ import numpy as np
 from .estimator import full_gradient_dtype, widened
 from .keys import full_gradient_key
 from .mxnet_internals import GradientsOnDevices
-from .networks import heads, operators
+from .networks import heads, may_mix_rows, operators
 
 # Parameter name -> array, for each device.
 OnDevices = List[Dict[str, Any]]
@@ -58,7 +58,8 @@ class BatchGradient:
         ]
         self.is_mixed = len(set(losses)) == 2
         self.is_mean = bool(losses) and all(losses)
-        self.adds_rows = not any(losses) and all(name in _ADDING or name == "BlockGrad" for name, _ in heads(symbol))
+        add = all(name in _ADDING or name == "BlockGrad" for name, _ in heads(symbol))
+        self.adds_rows = add and not any(losses) and not may_mix_rows(symbol)
 
     def rows_in_sum(self, rows: Sequence[int]) -> List[int]:
         """What turns each device's gradient, of so many rows, into the sum over its rows."""
@@ -95,7 +96,7 @@ def add_batch(totals: OnDevices, gradients: GradientsOnDevices, factors: Sequenc
 
 
 def scale(totals: OnDevices, factor: float) -> None:
-    """Multiply the `totals` by a factor, in place: 1 but for one batch of a full pass at most."""
+    """Multiply the `totals` by a factor, in place; mostly it is 1."""
     if factor != 1:
         for on_device in totals:
             for array in on_device.values():

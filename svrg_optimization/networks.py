@@ -1,5 +1,6 @@
 """What a network is made of, read from its symbol."""
 
+import ast
 import json
 from typing import Any, Dict, Iterator, List, Tuple
 
@@ -41,3 +42,29 @@ def _operators(graph: Dict[str, Any]) -> Iterator[Tuple[str, Dict[str, str]]]:
 def couples_rows(symbol: Any) -> bool:
     """Whether the gradient of one row depends on the other rows of the batch: by batch normalisation."""
     return any("batchnorm" in name.lower().replace("_", "") for name, _ in operators(symbol))
+
+
+def may_mix_rows(symbol: Any) -> bool:
+    """Whether an operator might compute with several rows of the batch at once, as far as its attributes tell.
+
+    Examples
+    --------
+    >>> import mxnet as mx
+    >>> data = mx.sym.Variable('data')
+    >>> may_mix_rows(mx.sym.mean(data, axis=1)), may_mix_rows(mx.sym.mean(data, axis=0)), may_mix_rows(mx.sym.max(data))
+    (False, True, True)
+    """
+    return couples_rows(symbol) or any(_may_mix_rows(name, attributes) for name, attributes in operators(symbol))
+
+
+# Without an axis these reduce all of them. And those that have none to tell by.
+_REDUCTIONS = ("sum", "mean", "max", "min", "prod", "nansum", "nanprod", "norm", "_square_sum")
+_MIXING = ("dot", "IdentityAttachKLSparseReg")
+
+
+def _may_mix_rows(name: str, attributes: Dict[str, str]) -> bool:
+    reduces = name in _REDUCTIONS or name.endswith("_axis")
+    axes = ast.literal_eval(attributes.get("axis", attributes.get("dim", "()" if reduces else "1")))
+    axes = axes if isinstance(axes, tuple) else (axes,)
+    along_rows = not axes or any(axis is None or not (axis > 0 or axis == -1) for axis in axes)
+    return name in _MIXING or along_rows or attributes.get("exclude", "False") not in ("False", "0")

@@ -109,7 +109,7 @@ class Serial:
         live_is_free : bool
             Whether the live weights are the snapshot, and nobody needs what their last pass left behind.
         bound_to : tuple, optional
-            The shapes of most of the batches, if they are not those that the module is bound to.
+            The shapes of the batches, if they are not those that the module is bound to.
         """
         yield GradientSum([self.aux], gradient, self)
 
@@ -172,12 +172,13 @@ class SharedInputs(Serial):
         return mxnet_internals.executors(self.live)[0], mxnet_internals.executors(self.aux)[0]
 
     def _run_forward(self, batch: Any) -> None:
+        if self._executors() != self._shared and self._live_shapes() == self._shapes:
+            # One of them was reshaped, and the live one is back.
+            if (self.aux.data_shapes, self.aux.label_shapes) != self._shapes:
+                self.aux.reshape(*self._shapes)
+            self._share()
         if self._executors() != self._shared:
-            # One of them has been reshaped.
             super()._run_forward(batch)
-            if self._live_shapes() == self._shapes:
-                self._share()
-                self._run_forward(batch)
             return
         for executor in mxnet_internals.executors(self.aux):
             executor.forward(is_train=True)

@@ -70,8 +70,8 @@ class SVRGModule(Module):
         problems (they take 5 for nets).
     overlap : bool, optional
         Whether the gradient at the snapshot is computed at the same time as that at the current weights, on further cpu
-        ids. By default, if cores are idle: twice the OpenMP threads fit on those that there are, and the network isn't
-        small.
+        ids. By default, if cores are idle: twice the OpenMP threads fit on those that the process, or its container,
+        may use, and the network isn't small.
     save_memory : bool
         Whether the snapshot is computed in the memory of the live network, one after the other.
 
@@ -638,6 +638,8 @@ class SVRGModule(Module):
         ------
         ValueError
             `num_epoch` isn't given; and what `update_full_grads` and `init_optimizer` raise.
+        RuntimeError
+            The workers of a job are to train other epochs, or have taken different numbers of snapshots.
 
         Notes
         -----
@@ -647,17 +649,19 @@ class SVRGModule(Module):
         if num_epoch is None:
             raise ValueError("num_epoch=None: say how many epochs to train, for instance num_epoch=10")
         epochs = iter(range(begin_epoch, num_epoch))
-
         steps: Optional[int] = None
+
+        def agree_on_steps() -> Optional[int]:
+            return self._job.steps_of_all(train_data, {
+                "begin_epoch": begin_epoch, "num_epoch": num_epoch, "update_freq": self.update_freq,
+                "snapshots": self._snapshot.number,
+            })  # fmt: skip
 
         def take_snapshot_if_due() -> Optional[int]:
             nonlocal steps
             epoch = next(epochs)
             if epoch == begin_epoch:
-                steps = self._job.steps_of_all(train_data, {
-                    "begin_epoch": begin_epoch, "num_epoch": num_epoch, "update_freq": self.update_freq,
-                    "snapshots": self._snapshot.number,
-                })  # fmt: skip
+                steps = agree_on_steps()
             if not self._snapshot.taken or epoch % self.update_freq == 0:
                 data = train_data if snapshot_data is None else snapshot_data
                 self.update_full_grads(data, batch_end_callback=full_grads_batch_end_callback, epoch=epoch)
@@ -670,6 +674,9 @@ class SVRGModule(Module):
             initializer, arg_params, aux_params, allow_missing, force_rebind, force_init, begin_epoch, num_epoch,
             validation_metric, monitor, sparse_row_id_fn,
         )  # fmt: skip
+        if begin_epoch >= num_epoch:
+            # Other workers may have epochs to train.
+            agree_on_steps()
 
     # --------------------------------------------------------------------------------------------- checkpoints
 

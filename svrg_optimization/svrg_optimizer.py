@@ -154,7 +154,7 @@ class _SVRGOptimizer(opt.Optimizer):
             setattr(self.default_opt, name, value)
 
     def __getstate__(self) -> Dict[str, Any]:
-        return {name: self.__dict__[name] for name in _OWN}
+        return {**{name: self.__dict__[name] for name in _OWN}, "_routes": {}}
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
         self.__dict__.update(state)

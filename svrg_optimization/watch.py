@@ -66,6 +66,7 @@ def say_at(port: int, words: str, seconds: float = _FAREWELL) -> None:
         for descriptor in map(int, os.listdir("/proc/self/fd")):
             if _listens_with(descriptor, port):
                 os.close(descriptor)
+                break
         deadline = time.monotonic() + seconds
         with socket.create_server(("", port)) as here:
             while time.monotonic() < deadline:
@@ -119,6 +120,10 @@ def looks(library: Any, handle: Any, role: str, environment: Mapping[str, str]) 
     def look() -> str:
         if address is not None:
             said = ask(address)
+            if said is None:
+                # Nobody listens either while the scheduler changes over to its last words.
+                threading.Event().wait(0.2)
+                said = ask(address)
             if said is None:
                 return "the scheduler has ended"
             if said:
@@ -180,9 +185,12 @@ def end(message: str, code: int) -> None:
 
 
 def _say(message: str) -> None:
-    sys.stdout.flush()
-    sys.stderr.write(message + "\n")
-    sys.stderr.flush()
+    # Who read the output may be gone. That must not keep this process.
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(message + "\n")
+        sys.stderr.flush()
 
 
 def end_unless_left() -> None:

@@ -148,6 +148,8 @@ FAILURES = {
         dict(of_rank={1: {"optimizer": "adam"}}), (server,), "optimizer: one value on worker 0; another on worker 1"),
     "begin_epoch": (
         dict(of_rank={1: {"begin_epoch": 1}}), (server,), "begin_epoch: 0 on worker 0; 1 on worker 1"),
+    "no epochs": (
+        dict(of_rank={1: {"epochs": 0}}), (server,), "num_epoch: 3 on worker 0; 0 on worker 1"),
     "a used store": (dict(used=True), (server,), "the KVStore has been used before"),
 }  # fmt: skip
 

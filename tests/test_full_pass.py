@@ -92,12 +92,17 @@ def _log_loss(average):
     return mx.sym.MakeLoss(mx.sym.mean(loss) if average else loss)
 
 
+def _centred(scores):
+    return mx.sym.broadcast_sub(scores, mx.sym.mean(scores, axis=0, keepdims=True))
+
+
 ONE_SIZE = {
     "a loss that averages by itself": lambda: _log_loss(average=True),
     "a loss that may do anything": lambda: _log_loss(average=False),
     "normalization": lambda: mx.sym.SoftmaxOutput(_scores(), name="softmax", normalization="batch"),
     "a batch size in the symbol": lambda: mx.sym.SoftmaxOutput(_scores(4), name="softmax"),
     "batch normalisation": lambda: mx.sym.SoftmaxOutput(mx.sym.BatchNorm(_scores(), name="bn"), name="softmax"),
+    "the mean of the rows": lambda: mx.sym.SoftmaxOutput(_centred(_scores()), name="softmax"),
     "dropout": lambda: mx.sym.SoftmaxOutput(mx.sym.Dropout(_scores()), name="softmax"),
 }
 

@@ -233,7 +233,8 @@ RANDOM_LAYERS = {
 
 @pytest.mark.parametrize("layer", RANDOM_LAYERS)
 @pytest.mark.parametrize("devices", [1, 2])
-def test_dropout_draws_other_masks_at_the_snapshot(devices, layer):
+@pytest.mark.parametrize("evaluated", [None, 4])
+def test_dropout_draws_other_masks_at_the_snapshot(devices, layer, evaluated):
     hidden = RANDOM_LAYERS[layer](mx.sym.Variable("data"))
     output = mx.sym.FullyConnected(hidden, num_hidden=2, name="fc")
     module = SVRGModule(mx.sym.LinearRegressionOutput(output, mx.sym.Variable("softmax_label")),
@@ -248,6 +249,10 @@ def test_dropout_draws_other_masks_at_the_snapshot(devices, layer):
     batch = next(train)
     seen = []
     for _ in range(2):
+        if evaluated is not None:
+            # A batch of another size, for evaluation, reshapes the live network.
+            few = mx.io.DataBatch([batch.data[0][:evaluated]], [batch.label[0][:evaluated]])
+            module.forward(few, is_train=False)
         module.forward_backward(batch)
         at_snapshot = [[g.asnumpy() for g in on_devices] for on_devices in module._mod_aux._exec_group.grad_arrays]
         seen.append(at_snapshot[0][0])
