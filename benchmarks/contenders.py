@@ -19,6 +19,9 @@ with warnings.catch_warnings():
 assert mx.optimizer.Optimizer.opt_registry["_svrgoptimizer"] is upstream_optimizer._SVRGOptimizer
 
 UPDATE_FREQ = 2
+# Seconds before a measurement: threads of NumPy and others spin for a while after their work, and would slow down
+# whoever comes next.
+REST = 0.2
 
 _QUIET = logging.getLogger("benchmarks.quiet")
 _QUIET.setLevel(logging.CRITICAL)

@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 import mxnet as mx
 import numpy as np
 
-from .contenders import make, quiet
+from .contenders import REST, make, quiet
 from .logistic import Problem
 from .logistic import make as make_problem
 
@@ -153,6 +153,7 @@ class Trace:
     def run(self, iterations: int) -> Tuple[float, float]:
         """(seconds, suboptimality), from scratch."""
         x, y, decay, _ = self._problem
+        time.sleep(REST)
         start = time.perf_counter()
         with quiet():
             w = self._method.solve(x, y, decay, iterations)

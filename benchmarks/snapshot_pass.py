@@ -6,13 +6,11 @@ from typing import Dict, List
 import mxnet as mx
 import numpy as np
 
-from .contenders import make, quiet
+from .contenders import REST, make, quiet
 from .convergence import batch_size, network
 from .logistic import FEATURES
 
 SEED = 0
-# Seconds before each measurement.
-REST = 0.2
 
 
 def measure(n: int, rounds: int) -> Dict[str, List[float]]:
@@ -51,7 +49,6 @@ def measure(n: int, rounds: int) -> Dict[str, List[float]]:
     with quiet():
         for number in range(rounds + 1):
             for name, function in contenders.items():
-                # NumPy's threads spin for a while after a product, and would slow down whoever comes next.
                 time.sleep(REST)
                 start = time.perf_counter()
                 function()
