@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import faulthandler
 import os
+import select
 import socket
 import sys
 import threading
@@ -24,7 +25,7 @@ DEFAULTS = {"PS_HEARTBEAT_INTERVAL": "1", "PS_HEARTBEAT_TIMEOUT": "5"}
 # How long a process may take to leave a job that is over, in seconds.
 _LEAVING = 15
 # For how many seconds the scheduler says who is dead, and how that begins: ZeroMQ, which it is else, begins with 0xff.
-_FAREWELL = 4
+_FAREWELL = 3
 _SAYS = b"svrg_optimization: "
 
 
@@ -34,8 +35,12 @@ def timeout(environment: Mapping[str, str]) -> int:
     >>> timeout({}), timeout({'PS_HEARTBEAT_INTERVAL': '1', 'PS_HEARTBEAT_TIMEOUT': '7'})
     (0, 7)
     """
-    interval, limit = (environment.get(name, "") for name in ("PS_HEARTBEAT_INTERVAL", "PS_HEARTBEAT_TIMEOUT"))
-    return int(limit) if interval.isdigit() and int(interval) and limit.isdigit() else 0
+    return _seconds(environment, "PS_HEARTBEAT_TIMEOUT") if _seconds(environment, "PS_HEARTBEAT_INTERVAL") else 0
+
+
+def _seconds(environment: Mapping[str, str], name: str) -> int:
+    value = environment.get(name, "")
+    return int(value) if value.isdigit() else 0
 
 
 def address_of_scheduler(environment: Mapping[str, str]) -> Tuple[str, int]:
@@ -60,19 +65,21 @@ def ask(address: Tuple[str, int]) -> Optional[str]:
 
 
 def say_at(port: int, words: str, seconds: float = _FAREWELL) -> None:
-    """In the place of what this process has listened with at this port, say something to whoever connects."""
-    # /proc is Linux's. Elsewhere the others see the scheduler end, and only it has said why.
+    """Say something to whoever connects to what this process listens with at a port, in the place of ZeroMQ."""
+    # /proc and epoll are Linux's. Elsewhere the others see the scheduler end, and only it has said why.
     with contextlib.suppress(FileNotFoundError):
-        for descriptor in map(int, os.listdir("/proc/self/fd")):
-            if _listens_with(descriptor, port):
-                os.close(descriptor)
-                break
+        descriptors = list(map(int, os.listdir("/proc/self/fd")))
         deadline = time.monotonic() + seconds
-        with socket.create_server(("", port)) as here:
-            while time.monotonic() < deadline:
-                here.settimeout(max(0.01, deadline - time.monotonic()))
-                with contextlib.suppress(OSError), here.accept()[0] as connection:
-                    connection.sendall(_SAYS + words.encode())
+        for listener in [each for each in descriptors if _listens_with(each, port)]:
+            for each in descriptors:
+                with contextlib.suppress(OSError), select.epoll.fromfd(os.dup(each)) as events:
+                    # ZeroMQ isn't told of connections any more.
+                    events.unregister(listener)
+            with socket.socket(fileno=os.dup(listener)) as here:
+                while time.monotonic() < deadline:
+                    here.settimeout(max(0.01, deadline - time.monotonic()))
+                    with contextlib.suppress(OSError), here.accept()[0] as connection:
+                        connection.sendall(_SAYS + words.encode())
 
 
 def _listens_with(descriptor: int, port: int) -> bool:
@@ -110,6 +117,10 @@ def silent(library: Any, handle: Any, nodes: Mapping[int, str], limit: int) -> L
 def looks(library: Any, handle: Any, role: str, environment: Mapping[str, str]) -> Callable[[], str]:
     """A function that says what is wrong with the other processes; "" if nothing is."""
     limit = timeout(environment)
+    # Since when who is silent. If this process stood still, or the clock was set, everybody seems silent until the next
+    # heartbeats: so dead is who stays silent for longer than they take to come.
+    since: Dict[str, float] = {}
+    patience = _seconds(environment, "PS_HEARTBEAT_INTERVAL") + 0.5
     if role == "scheduler":
         nodes = names_of_nodes(int(environment["DMLC_NUM_WORKER"]), int(environment["DMLC_NUM_SERVER"]))
         address = None
@@ -121,14 +132,14 @@ def looks(library: Any, handle: Any, role: str, environment: Mapping[str, str]) 
         if address is not None:
             said = ask(address)
             if said is None:
-                # Nobody listens either while the scheduler changes over to its last words.
-                threading.Event().wait(0.2)
-                said = ask(address)
-            if said is None:
                 return "the scheduler has ended"
             if said:
                 return "the scheduler says: " + said
-        gone = silent(library, handle, nodes, limit)
+        now = time.monotonic()
+        now_silent = silent(library, handle, nodes, limit)
+        for name in set(since) - set(now_silent):
+            del since[name]
+        gone = [name for name in now_silent if now - since.setdefault(name, now) > patience]
         return "no heartbeat from " + ", ".join(gone) if gone else ""
 
     return look

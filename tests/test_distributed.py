@@ -281,6 +281,30 @@ def test_the_end_of_the_scheduler_is_seen_at_its_port():
     assert look() == "the scheduler has ended"
 
 
+def test_dead_is_who_is_still_silent_when_the_next_heartbeats_have_come(monkeypatch):
+    silent, seconds = [], [100.0]
+    monkeypatch.setattr(watch, "silent", lambda *_: list(silent))
+    monkeypatch.setattr(watch.time, "monotonic", lambda: seconds[0])
+    environment = {
+        "DMLC_NUM_WORKER": "2",
+        "DMLC_NUM_SERVER": "1",
+        "PS_HEARTBEAT_INTERVAL": "2",
+        "PS_HEARTBEAT_TIMEOUT": "5",
+    }
+    look = watch.looks(None, None, "scheduler", environment)
+
+    def after(passed, *names):
+        seconds[0] += passed
+        silent[:] = names
+        return look()
+
+    # As when the scheduler stood still, or its clock was set.
+    assert [after(1, "worker 0", "server 0"), after(2, "worker 0", "server 0"), after(1)] == [""] * 3
+    # And as when one is dead.
+    assert [after(1, "worker 0"), after(2, "worker 0")] == [""] * 2
+    assert after(1, "worker 0", "server 0") == "no heartbeat from worker 0"
+
+
 def test_who_waits_long_says_so(capsys):
     watch.say_later("waiting", 0).join()
     watch.say_later("not waiting any more", 60).cancel()
