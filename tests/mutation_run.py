@@ -208,7 +208,7 @@ DEFECTS = [
      "test_distributed.py::test_the_end_of_the_scheduler_is_seen_at_its_port"),
     ("in a job: who stood still takes all others for dead", "watch.py", " > patience]", " >= 0]",
      "test_distributed.py::test_dead_is_who_is_still_silent_when_the_next_heartbeats_have_come"),
-    ("in a job: only the scheduler says who is dead", "watch.py", "                    events.unregister(listener)\n", "                    pass\n",
+    ("in a job: only the scheduler says who is dead", "watch.py", "                    self._tell(wrong)\n", "                    pass\n",
      "test_distributed.py::test_all_end_when_one_process_dies_and_the_job_goes_on_from_its_checkpoint[worker-step]"),
     ("in a job: workers may begin at different epochs", "distributed.py", "        self._compare(schedule, [numbers[1:] for numbers in gathered])\n", "",
      "test_distributed.py::test_every_worker_says_what_is_wrong_before_training[begin_epoch]"),
