@@ -59,12 +59,13 @@ def may_mix_rows(symbol: Any) -> bool:
 
 # Without an axis these reduce all of them. And those that have none to tell by.
 _REDUCTIONS = ("sum", "mean", "max", "min", "prod", "nansum", "nanprod", "norm", "_square_sum")
-_MIXING = ("dot", "IdentityAttachKLSparseReg")
+_MIXING = ("dot", "IdentityAttachKLSparseReg", "Custom")
 
 
 def _may_mix_rows(name: str, attributes: Dict[str, str]) -> bool:
+    if name in _MIXING or attributes.get("exclude", "False") not in ("False", "0"):
+        return True
     reduces = name in _REDUCTIONS or name.endswith("_axis")
     axes = ast.literal_eval(attributes.get("axis", attributes.get("dim", "()" if reduces else "1")))
-    axes = axes if isinstance(axes, tuple) else (axes,)
-    along_rows = not axes or any(axis is None or not (axis > 0 or axis == -1) for axis in axes)
-    return name in _MIXING or along_rows or attributes.get("exclude", "False") not in ("False", "0")
+    axes = axes if isinstance(axes, (tuple, list)) else (axes,)
+    return not axes or any(axis is None or not (axis > 0 or axis == -1) for axis in axes)

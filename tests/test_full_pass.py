@@ -8,7 +8,7 @@ import oracle
 import pytest
 from models import assert_same, iterator, nd, ready, samples
 
-from svrg_optimization import SVRGModule, batches, estimator, placement, shapes, strategies
+from svrg_optimization import SVRGModule, batches, estimator, networks, placement, shapes, strategies
 
 PROBLEMS = {problem.name: problem for problem in oracle.PROBLEMS}
 
@@ -116,6 +116,31 @@ def test_networks_that_may_depend_on_the_batch_size_keep_it(name, given, rng):
     module.init_optimizer()
     module.update_full_grads(train)
     assert given == [4, 4, 4]
+
+
+@mx.operator.register("svrg_optimization_test_own")
+class _Own(mx.operator.CustomOpProp):
+    """May do anything with its rows, and have any attributes."""
+
+    def __init__(self, axis):
+        super().__init__()
+
+
+@pytest.mark.parametrize(
+    "operator, mixes",
+    [
+        (lambda data: mx.sym.mean(data, axis=1), False),
+        (lambda data: mx.sym.mean(data, axis=[1]), False),
+        (lambda data: mx.sym.mean(data, axis=(1, 2)), False),
+        (lambda data: mx.sym.mean(data, axis=[0, 1]), True),
+        (lambda data: mx.sym.mean(data, axis=1, exclude=True), True),
+        (lambda data: mx.sym.softmax(data, axis=0), True),
+        (lambda data: mx.sym.sum(data), True),
+        (lambda data: mx.sym.Custom(data, op_type="svrg_optimization_test_own", axis="rows"), True),
+    ],
+)
+def test_operators_along_the_rows_are_known_by_their_axes(operator, mixes):
+    assert networks.may_mix_rows(operator(mx.sym.Variable("data"))) == mixes
 
 
 class OwnIterator(mx.io.NDArrayIter):
