@@ -6,8 +6,9 @@ A Module's gradient is the sum over the rows of the batch, before ``rescale_grad
 layers have ``normalization='batch'`` or ``'valid'``. `BatchGradient` is the one place that knows the difference.
 """
 
+import contextlib
 import math
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -95,8 +96,15 @@ def add_batch(totals: OnDevices, gradients: GradientsOnDevices, factors: Sequenc
             total[name] += widened(gradient) if factor == 1 else widened(gradient) * factor
 
 
-def scale(totals: OnDevices, factor: float) -> None:
-    """Multiply the `totals` by a factor, in place; mostly it is 1."""
+@contextlib.contextmanager
+def weighted(totals: OnDevices, weight: float) -> Iterator[None]:
+    """Let what is added to the `totals` in the block count so many times; mostly once."""
+    _scale(totals, 1 / weight)
+    yield
+    _scale(totals, weight)
+
+
+def _scale(totals: OnDevices, factor: float) -> None:
     if factor != 1:
         for on_device in totals:
             for array in on_device.values():

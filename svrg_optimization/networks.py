@@ -41,7 +41,11 @@ def _operators(graph: Dict[str, Any]) -> Iterator[Tuple[str, Dict[str, str]]]:
 
 def couples_rows(symbol: Any) -> bool:
     """Whether the gradient of one row depends on the other rows of the batch: by batch normalisation."""
-    return any("batchnorm" in name.lower().replace("_", "") for name, _ in operators(symbol))
+    return any(_is_batch_normalisation(name) for name, _ in operators(symbol))
+
+
+def _is_batch_normalisation(name: str) -> bool:
+    return "batchnorm" in name.lower().replace("_", "")
 
 
 def may_mix_rows(symbol: Any) -> bool:
@@ -54,7 +58,7 @@ def may_mix_rows(symbol: Any) -> bool:
     >>> may_mix_rows(mx.sym.mean(data, axis=1)), may_mix_rows(mx.sym.mean(data, axis=0)), may_mix_rows(mx.sym.max(data))
     (False, True, True)
     """
-    return couples_rows(symbol) or any(_may_mix_rows(name, attributes) for name, attributes in operators(symbol))
+    return any(_may_mix_rows(name, attributes) for name, attributes in operators(symbol))
 
 
 # Without an axis these reduce all of them. And those that have none to tell by.
@@ -63,7 +67,7 @@ _MIXING = ("dot", "IdentityAttachKLSparseReg", "Custom")
 
 
 def _may_mix_rows(name: str, attributes: Dict[str, str]) -> bool:
-    if name in _MIXING or attributes.get("exclude", "False") not in ("False", "0"):
+    if _is_batch_normalisation(name) or name in _MIXING or attributes.get("exclude", "False") not in ("False", "0"):
         return True
     reduces = name in _REDUCTIONS or name.endswith("_axis")
     axes = ast.literal_eval(attributes.get("axis", attributes.get("dim", "()" if reduces else "1")))

@@ -19,6 +19,11 @@ class PassExecutor:
         Bound, on one device.
     bound_to : tuple
         The shapes of the batches.
+
+    Attributes
+    ----------
+    total : dict of str to NDArray
+        The sum, by parameter.
     """
 
     def __init__(self, module: Module, bound_to: Bound) -> None:
@@ -33,11 +38,7 @@ class PassExecutor:
             {name: array.dtype for name, array in own.arg_dict.items()},
             **{each.name: each.shape for descriptions in bound_to for each in descriptions or ()},
         )
-
-    @property
-    def total(self) -> Dict[str, Any]:
-        """The sum, by parameter."""
-        return {name: array for name, array in self._executor.grad_dict.items() if array is not None}
+        self.total: Dict[str, Any] = {name: self._executor.grad_dict[name] for name in summed}
 
     def begin(self) -> None:
         """Begin at zero, at the weights that the module has now."""
@@ -54,7 +55,6 @@ class PassExecutor:
         for descriptions, arrays in zip(self.bound_to, (batch.data, batch.label)):
             for each, array in zip(descriptions or (), arrays):
                 array.copyto(self._executor.arg_dict[each.name])
-        full_gradient.scale([self.total], 1 / weight)
-        self._executor.forward(is_train=True)
-        self._executor.backward()
-        full_gradient.scale([self.total], weight)
+        with full_gradient.weighted([self.total], weight):
+            self._executor.forward(is_train=True)
+            self._executor.backward()

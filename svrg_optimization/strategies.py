@@ -76,10 +76,16 @@ class Serial:
     def _run_forward(self, batch: Any) -> None:
         # A reshape of the live module, by a batch of another shape or by the user, is followed here and not sooner:
         # evaluation doesn't pay for it.
-        if (self.aux.data_shapes, self.aux.label_shapes) != (self.live.data_shapes, self.live.label_shapes):
-            self.aux.reshape(self.live.data_shapes, self.live.label_shapes)
+        self._reshape_to(self._live_shapes())
         self.copy_states()
         self.aux.forward(batch, is_train=True)
+
+    def _live_shapes(self) -> Any:
+        return self.live.data_shapes, self.live.label_shapes
+
+    def _reshape_to(self, wanted: Any) -> None:
+        if (self.aux.data_shapes, self.aux.label_shapes) != wanted:
+            self.aux.reshape(*wanted)
 
     def copy_states(self) -> None:
         """Let the snapshot see the live states."""
@@ -159,9 +165,6 @@ class SharedInputs(Serial):
         self._rule = FusedRule(len(gradients)) if types in ({np.float32}, {np.float64}) else None
         self._share()
 
-    def _live_shapes(self) -> Any:
-        return self.live.data_shapes, self.live.label_shapes
-
     def _share(self) -> None:
         mxnet_internals.replace_executors(self.aux, inputs_of=self.live)
         for module in (self.live, self.aux):
@@ -172,14 +175,13 @@ class SharedInputs(Serial):
         return mxnet_internals.executors(self.live)[0], mxnet_internals.executors(self.aux)[0]
 
     def _run_forward(self, batch: Any) -> None:
-        if self._executors() != self._shared and self._live_shapes() == self._shapes:
-            # One of them was reshaped, and the live one is back.
-            if (self.aux.data_shapes, self.aux.label_shapes) != self._shapes:
-                self.aux.reshape(*self._shapes)
-            self._share()
         if self._executors() != self._shared:
-            super()._run_forward(batch)
-            return
+            # One of them was reshaped.
+            if self._live_shapes() != self._shapes:
+                super()._run_forward(batch)
+                return
+            self._reshape_to(self._shapes)
+            self._share()
         for executor in mxnet_internals.executors(self.aux):
             executor.forward(is_train=True)
 
@@ -239,8 +241,7 @@ class SharedInputs(Serial):
             return
         with mxnet_internals.borrowed_executors(self.aux):
             total = _SumInBackward([self.aux], gradient, self)
-            if (self.aux.data_shapes, self.aux.label_shapes) != self._shapes:
-                self.aux.reshape(*self._shapes)
+            self._reshape_to(self._shapes)
             mxnet_internals.replace_executors(self.aux, gradients_into=total.totals)
             yield total
 
@@ -250,10 +251,8 @@ class _SumInBackward(GradientSum):
 
     def add(self, batch: Any, heads: Callable[[Module, Any], Any]) -> None:
         """Add the gradient of a batch, or of `Rows` times their weight."""
-        weight = getattr(batch, "weight", 1)
-        full_gradient.scale(self.totals, 1 / weight)
-        super().add(batch, heads)
-        full_gradient.scale(self.totals, weight)
+        with full_gradient.weighted(self.totals, getattr(batch, "weight", 1)):
+            super().add(batch, heads)
 
     def _sum(self, module: Module, weight: float) -> None:
         pass

@@ -184,7 +184,7 @@ class _SVRGOptimizer(opt.Optimizer):
         self.default_opt.set_wd_mult(args_wd_mult)
 
     def _set_current_context(self, device_id: int) -> None:
-        # Through the attributes above this would take as long as an update.
+        # An updater calls it in each update, and through the attributes above it takes longer.
         self.default_opt._set_current_context(device_id)
 
     def _users(self, index: Union[int, str]) -> Any:

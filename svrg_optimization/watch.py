@@ -66,20 +66,30 @@ def ask(address: Tuple[str, int]) -> Optional[str]:
 
 def say_at(port: int, words: str, seconds: float = _FAREWELL) -> None:
     """Say something to whoever connects to what this process listens with at a port, in the place of ZeroMQ."""
-    # /proc and epoll are Linux's. Elsewhere the others see the scheduler end, and only it has said why.
-    with contextlib.suppress(FileNotFoundError):
-        descriptors = list(map(int, os.listdir("/proc/self/fd")))
-        deadline = time.monotonic() + seconds
-        for listener in [each for each in descriptors if _listens_with(each, port)]:
-            for each in descriptors:
-                with contextlib.suppress(OSError), select.epoll.fromfd(os.dup(each)) as events:
-                    # ZeroMQ isn't told of connections any more.
-                    events.unregister(listener)
-            with socket.socket(fileno=os.dup(listener)) as here:
-                while time.monotonic() < deadline:
-                    here.settimeout(max(0.01, deadline - time.monotonic()))
-                    with contextlib.suppress(OSError), here.accept()[0] as connection:
-                        connection.sendall(_SAYS + words.encode())
+    listener = _take_from_zeromq(port)
+    if listener is None:
+        # The others see the scheduler end, and only it has said why.
+        return
+    deadline = time.monotonic() + seconds
+    with listener:
+        while time.monotonic() < deadline:
+            listener.settimeout(max(0.01, deadline - time.monotonic()))
+            with contextlib.suppress(OSError), listener.accept()[0] as connection:
+                connection.sendall(_SAYS + words.encode())
+
+
+def _take_from_zeromq(port: int) -> Optional[socket.socket]:
+    """What listens at a port, and ZeroMQ isn't told of connections any more; None without Linux's /proc and epoll."""
+    if not os.path.isdir("/proc/self/fd"):
+        return None
+    descriptors = list(map(int, os.listdir("/proc/self/fd")))
+    found = next((each for each in descriptors if _listens_with(each, port)), None)
+    if found is None:
+        return None
+    for each in descriptors:
+        with contextlib.suppress(OSError), select.epoll.fromfd(os.dup(each)) as events:
+            events.unregister(found)
+    return socket.socket(fileno=os.dup(found))
 
 
 def _listens_with(descriptor: int, port: int) -> bool:
