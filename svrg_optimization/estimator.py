@@ -6,12 +6,13 @@ The gradients are summed over the b rows of the batch B, before ``rescale_grad``
 full gradient at the snapshot :math:`\tilde w`, the mean per sample.
 """
 
-from typing import Any, Callable, Sequence
+from functools import partial
+from typing import Any, Callable, List, Sequence
 
 import mxnet as mx
 import numpy as np
 
-from .mxnet_internals import invocation
+from .mxnet_internals import invocation, operation
 
 
 def full_gradient_dtype(dtype: Any) -> type:
@@ -48,17 +49,27 @@ def reduce_variance(gradient: Any, snapshot_gradient: Any, full_gradient: Any) -
     >>> gradient.asscalar()
     2.5
     """
-    corrected = widened(gradient)
-    if corrected is gradient:
-        # (gradient - snapshot_gradient) + full_gradient, in this order (add_n adds its last two first): the difference
-        # near the optimum is small and nearly exact. The sign is changed where the snapshot is, beside other work if it
-        # is apart; add_n goes through memory once, and takes 0.4 of the time of -= and +=.
-        mx.nd.negative(snapshot_gradient, out=snapshot_gradient)
-        mx.nd.add_n(full_gradient, gradient, snapshot_gradient, out=gradient)
-        return
+    for operate in rule(gradient, snapshot_gradient, full_gradient):
+        operate()
+
+
+def rule(gradient: Any, snapshot_gradient: Any, full_gradient: Any) -> List[Callable[[], None]]:
+    """The operations of `reduce_variance`, to be called in this order, as often as the arrays have new contents."""
+    if widened(gradient) is not gradient:
+        return [partial(_reduce_variance_of_narrow, gradient, snapshot_gradient, full_gradient)]
+    # (gradient - snapshot_gradient) + full_gradient, in this order (add_n adds its last two first): the difference near
+    # the optimum is small and nearly exact. The sign is changed where the snapshot is, beside other work if it is
+    # apart; add_n goes through memory once, and takes 0.4 of the time of -= and +=.
+    return [
+        operation("negative", [snapshot_gradient], [snapshot_gradient]),
+        operation("add_n", [full_gradient, gradient, snapshot_gradient], [gradient], num_args=3),
+    ]
+
+
+def _reduce_variance_of_narrow(gradient: Any, snapshot_gradient: Any, full_gradient: Any) -> None:
     # float16 loses the small difference of two large gradients, and row_sparse arrays can't be corrected in
     # place: both go through a dense, wide copy.
-    corrected = corrected - widened(snapshot_gradient) + full_gradient
+    corrected = widened(gradient) - widened(snapshot_gradient) + full_gradient
     corrected.astype(gradient.dtype).tostype(gradient.stype).copyto(gradient)
 
 

@@ -5,7 +5,7 @@ import ctypes
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import numpy as np
-from mxnet.base import _LIB, NDArrayHandle, c_handle_array, check_call
+from mxnet.base import _LIB, NDArrayHandle, OpHandle, c_handle_array, c_str, c_str_array, check_call
 from mxnet.executor_manager import _split_input_slice
 from mxnet.model import _create_kvstore
 
@@ -129,16 +129,53 @@ def keep_outputs(module: Any) -> None:
         executor._get_outputs = lambda kept=executor.outputs: kept
 
 
-def invocation(operator: Any, inputs: List[Any], outputs: List[Any]) -> Callable[[], None]:
-    """``operator(*inputs, out=outputs)``, of a CachedOp, to be called often: handing them over is half of its time."""
-    number, results = ctypes.c_int(len(outputs)), ctypes.cast(c_handle_array(outputs), ctypes.POINTER(NDArrayHandle))
-    arguments = (
-        operator.handle, ctypes.c_int(len(inputs)), c_handle_array(inputs), ctypes.byref(number), ctypes.byref(results),
-        ctypes.byref(ctypes.POINTER(ctypes.c_int)()),
-    )  # fmt: skip
+def copies_into_inputs(module: Any) -> List[Callable[[Any], None]]:
+    """For each data and label array of a module on one device, a function that copies an array of its shape there."""
+    group = module._exec_group
+    return [copy_into(on_devices[0][1]) for on_devices in [*group.data_arrays, *(group.label_arrays or ())]]
 
-    def invoke(kept: Any = (operator, inputs, outputs)) -> None:
-        check_call(_LIB.MXInvokeCachedOpEx(*arguments))
+
+# Calls that are made often, with all that they are given made once: that is most of their time.
+
+
+def copy_into(target: Any) -> Callable[[Any], None]:
+    """``source.copyto(target)``, for any `source` of the same shape."""
+    sources = (NDArrayHandle * 1)()
+    invoke = _prepared_operator("_copyto", sources, [target], {})
+
+    def copy(source: Any) -> None:
+        sources[0] = source.handle
+        invoke()
+
+    return copy
+
+
+def operation(name: str, inputs: List[Any], outputs: List[Any], **attributes: Any) -> Callable[[], None]:
+    """``mxnet.nd.<name>(*inputs, out=outputs, **attributes)``."""
+    return _prepared_operator(name, c_handle_array(inputs), outputs, attributes, inputs)
+
+
+def invocation(operator: Any, inputs: List[Any], outputs: List[Any]) -> Callable[[], None]:
+    """``operator(*inputs, out=outputs)``, of a CachedOp."""
+    return _prepared(_LIB.MXInvokeCachedOpEx, operator.handle, c_handle_array(inputs), outputs, (), operator, inputs)
+
+
+def _prepared_operator(name: str, inputs: Any, outputs: List[Any], attributes: Any, *kept: Any) -> Callable[[], None]:
+    operator = OpHandle()
+    check_call(_LIB.NNGetOpHandle(c_str(name), ctypes.byref(operator)))
+    texts = c_str_array(list(attributes)), c_str_array([str(value) for value in attributes.values()])
+    return _prepared(_LIB.MXImperativeInvokeEx, operator, inputs, outputs, (len(attributes), *texts), *kept)
+
+
+def _prepared(
+    function: Any, operator: Any, inputs: Any, outputs: List[Any], attributes: Tuple[Any, ...], *kept: Any
+) -> Callable[[], None]:
+    number, results = ctypes.c_int(len(outputs)), ctypes.cast(c_handle_array(outputs), ctypes.POINTER(NDArrayHandle))
+    arguments = (operator, len(inputs), inputs, ctypes.byref(number), ctypes.byref(results), *attributes,
+                 ctypes.byref(ctypes.POINTER(ctypes.c_int)()))  # fmt: skip
+
+    def invoke(kept: Any = (outputs, *kept)) -> None:
+        check_call(function(*arguments))
 
     return invoke
 

@@ -1,15 +1,18 @@
-"""An executor for the full passes of small networks, in larger batches than a step's."""
+"""An executor for the full passes of a network, in larger batches than a step's."""
 
 from typing import Any, Dict
 
+import mxnet as mx
 from mxnet.module import Module
 
-from . import full_gradient, mxnet_internals
+from . import full_gradient, mxnet_internals, placement
 from .shapes import Bound
 
 
 class PassExecutor:
-    """Sums the gradients of batches at the weights of a module, beside what that module itself is bound to.
+    """Sums the gradients of batches at the weights of a module: in its own gradient arrays, which are free meanwhile.
+
+    These, and the weights, are the module's own arrays; they are the same ones after ``Module.reshape``.
 
     It is used again and again: its memory would cost more to get anew than a pass over few samples takes.
 
@@ -19,6 +22,8 @@ class PassExecutor:
         Bound, on one device.
     bound_to : tuple
         The shapes of the batches.
+    apart : bool
+        Whether it is bound apart, see `placement.call_apart`.
 
     Attributes
     ----------
@@ -26,27 +31,30 @@ class PassExecutor:
         The sum, by parameter.
     """
 
-    def __init__(self, module: Module, bound_to: Bound) -> None:
-        self.bound_to = bound_to
-        self._module = module
-        self._parameters = set(mxnet_internals.parameter_names(module))
-        own = mxnet_internals.executors(module)[0]
-        summed = {name for name, _ in mxnet_internals.gradients(module)}
-        self._executor = module.symbol.simple_bind(
-            mxnet_internals.contexts(module)[0],
-            {name: "add" if name in summed else "null" for name in own.arg_dict},
-            {name: array.dtype for name, array in own.arg_dict.items()},
-            **{each.name: each.shape for descriptions in bound_to for each in descriptions or ()},
+    def __init__(self, module: Module, bound_to: Bound, apart: bool) -> None:
+        self._module, self.bound_to = module, bound_to
+        self.total: Dict[str, Any] = {name: arrays[0] for name, arrays in mxnet_internals.gradients(module)}
+        if apart:
+            placement.call_apart(self._bind)
+        else:
+            self._bind()
+
+    def _bind(self) -> None:
+        parameters = set(mxnet_internals.parameter_names(self._module))
+        beside, symbol = mxnet_internals.executors(self._module)[0], self._module.symbol
+        shapes, _, _ = symbol.infer_shape(
+            **{each.name: each.shape for descriptions in self.bound_to for each in descriptions or ()}
         )
-        self.total: Dict[str, Any] = {name: self._executor.grad_dict[name] for name in summed}
+        context = mxnet_internals.contexts(self._module)[0]
+        arguments = {
+            name: own if name in parameters else mx.nd.zeros(shape, context, own.dtype)
+            for (name, own), shape in zip(beside.arg_dict.items(), shapes)
+        }
+        requests = {name: "add" if name in self.total else "null" for name in arguments}
+        self._executor = symbol.bind(context, arguments, self.total, requests, beside.aux_dict or None)
 
     def begin(self) -> None:
         """Begin at zero, at the weights that the module has now."""
-        module = mxnet_internals.executors(self._module)[0]
-        for name in self._parameters:
-            module.arg_dict[name].copyto(self._executor.arg_dict[name])
-        for name, state in module.aux_dict.items():
-            state.copyto(self._executor.aux_dict[name])
         for array in self.total.values():
             array[:] = 0
 

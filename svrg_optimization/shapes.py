@@ -56,16 +56,19 @@ def _are(arrays: Optional[List[Any]], bound: Optional[List[Any]]) -> bool:
     )
 
 
-def check(module: Any, batch: Any, nbatch: Optional[int] = None, bound_to: Optional[Bound] = None) -> None:
-    """Raise ValueError if the module can't take this batch; with `nbatch`, as a batch of a full pass."""
+def check(module: Any, batch: Any, nbatch: Optional[int] = None, bound_to: Optional[Bound] = None) -> bool:
+    """Raise ValueError if the module can't take this batch; with `nbatch`, as a batch of a full pass.
+
+    Returns whether it has all the arrays, in the very shapes, that the module is bound to.
+    """
     data, label = bound_to or (module.data_shapes, module.label_shapes)
     if _are(getattr(batch, "data", None), data) and _are(getattr(batch, "label", None), label):
-        return
+        return True
     given = inputs(batch)
     bound = Inputs([d.shape for d in data], [d.shape for d in label or ()])
     lacks_label = nbatch is not None and bound.label and not given.label
     if given.data == bound.data and not lacks_label and (not (given.label and bound.label) or given == bound):
-        return
+        return False
     devices = len(mxnet_internals.contexts(module))
     if isinstance(batch, list) and len(batch) != devices:
         reason: Optional[str] = "it is a list of {} for {} devices".format(len(batch), devices)
@@ -84,6 +87,7 @@ def check(module: Any, batch: Any, nbatch: Optional[int] = None, bound_to: Optio
                 "the batch" if nbatch is None else "batch %d of train_data" % nbatch, *given, *bound, reason
             )
         )
+    return False
 
 
 def with_rows(module: Any, rows: int) -> Optional[Bound]:

@@ -10,14 +10,15 @@
 """
 
 import contextlib
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Type
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Type
 
 import numpy as np
 from mxnet.module import Module
 
 from . import full_gradient, mxnet_internals, placement, shapes
 from .batches import Rows
-from .estimator import FusedRule
+from .estimator import FusedRule, rule, widened
+from .forward import Forward
 from .full_gradient import BatchGradient, OnDevices
 from .pass_executor import PassExecutor
 from .placement import PlacedModule
@@ -27,11 +28,13 @@ from .snapshot import Snapshot
 # Gives a module's head gradients, from its outputs if need be.
 Heads = Callable[[Module], Any]
 
+Arrays = List[Any]
+
 # Below so many parameters a network is small.
 SMALL = 50000
-# How much a full pass computes with at once, in bytes: a few times what a core's own cache holds, which costs less than
-# more batches do.
-AT_ONCE = 1 << 22
+# How much a full pass computes with at once, in bytes: several times what a core's own cache holds, which costs less
+# than more batches do.
+AT_ONCE = 1 << 23
 
 
 class Serial:
@@ -52,6 +55,10 @@ class Serial:
 
     def __init__(self, live: Module, aux: PlacedModule, draws: DrawStream) -> None:
         self.live, self.aux, self._draws = live, aux, draws
+        self._forward_live, self._forward_aux = Forward(live), Forward(aux)
+        self._of_pass: Dict[Module, PassExecutor] = {}
+        # The last full gradients and executors, and the rule for them.
+        self._prepared: Tuple[Any, Any, List[Callable[[], None]]] = (None, None, [])
 
     @staticmethod
     def contexts(contexts: Sequence[Any]) -> List[Any]:
@@ -62,23 +69,41 @@ class Serial:
         """Prepare, once `aux` is bound."""
 
     def rows_at_once(self, gradient: BatchGradient) -> int:
-        """How many rows a full pass takes at once, if the data can be had so; 0: as many as a step."""
-        return 0
+        """How many rows a full pass takes at once, if the data can be had so; 0: as many as a step.
 
-    def forward(self, batch: Any) -> None:
-        """What is to be done after the live forward pass."""
+        As many as `AT_ONCE` allows, if that is sure to be the same: a call costs time beside what it computes.
+        """
+        plain = _is_plain(self.live) and len(mxnet_internals.contexts(self.live)) == 1
+        # The backward pass itself adds to the gradients: in their own type.
+        wide = all(widened(arrays[0]) is arrays[0] for _, arrays in mxnet_internals.gradients(self.live))
+        can = gradient.adds_rows and plain and wide
+        return AT_ONCE // shapes.bytes_per_row(self.live) if can else 0
+
+    def forward(self, batch: Any, as_bound: bool) -> None:
+        """The forward pass at the live weights, and what is to be done before their backward pass.
+
+        Parameters
+        ----------
+        batch : DataBatch, or list of DataBatch
+        as_bound : bool
+            Whether its arrays have the shapes that the live module is bound to.
+        """
+        self._forward_live(batch, as_bound)
+        self._forward_snapshot(batch, as_bound)
+
+    def _forward_snapshot(self, batch: Any, as_bound: bool) -> None:
         self._repeat_draw()
-        self._run_forward(batch)
+        self._run_forward(batch, as_bound)
 
     def _repeat_draw(self) -> None:
         self._draws.repeat()
 
-    def _run_forward(self, batch: Any) -> None:
+    def _run_forward(self, batch: Any, as_bound: bool) -> None:
         # A reshape of the live module, by a batch of another shape or by the user, is followed here and not sooner:
         # evaluation doesn't pay for it.
         self._reshape_to(self._live_shapes())
         self.copy_states()
-        self.aux.forward(batch, is_train=True)
+        self._forward_aux(batch, as_bound)
 
     def _live_shapes(self) -> Any:
         return self.live.data_shapes, self.live.label_shapes
@@ -100,7 +125,31 @@ class Serial:
 
     def correct(self, snapshot: Snapshot, rows: Sequence[int]) -> None:
         """Turn the live gradients into variance-reduced gradients."""
-        snapshot.correct(mxnet_internals.gradients(self.live), mxnet_internals.gradients(self.aux), rows)
+        if rows != snapshot.rows:
+            snapshot.correct(mxnet_internals.gradients(self.live), mxnet_internals.gradients(self.aux), rows)
+            return
+        for operate in self._rule_for(snapshot.full_gradients):
+            operate()
+
+    def _executors(self) -> Tuple[List[Any], List[Any]]:
+        return [*mxnet_internals.executors(self.live)], [*mxnet_internals.executors(self.aux)]
+
+    def _rule_for(self, full: OnDevices) -> List[Callable[[], None]]:
+        executors = self._executors()
+        if self._prepared[0] is not full or self._prepared[1] != executors:
+            gradients, at_snapshot = mxnet_internals.gradients(self.live), mxnet_internals.gradients(self.aux)
+            operations: List[Callable[[], None]] = []
+            for k, mu in enumerate(full):
+                # Without a full gradient it had no gradient when the snapshot was taken: until the next one it takes
+                # plain steps.
+                known = [number for number, (name, _) in enumerate(gradients) if name in mu]
+                here, there = ([arrays[number][1][k] for number in known] for arrays in (gradients, at_snapshot))
+                operations += self._rule_on_device(here, there, [mu[gradients[number][0]] for number in known])
+            self._prepared = full, executors, operations
+        return self._prepared[2]
+
+    def _rule_on_device(self, gradients: Arrays, at_snapshot: Arrays, full: Arrays) -> List[Callable[[], None]]:
+        return [operate for arrays in zip(gradients, at_snapshot, full) for operate in rule(*arrays)]
 
     @contextlib.contextmanager
     def full_pass(
@@ -117,7 +166,26 @@ class Serial:
         bound_to : tuple, optional
             The shapes of the batches, if they are not those that the module is bound to.
         """
-        yield GradientSum([self.aux], gradient, self)
+        with self._sum([self.aux], gradient, bound_to) as total:
+            yield total
+
+    @contextlib.contextmanager
+    def _sum(
+        self, modules: Sequence[Module], gradient: BatchGradient, bound_to: Optional[shapes.Bound]
+    ) -> "Iterator[GradientSum]":
+        """A sum to which these modules add, in batches as they are bound to or of other shapes."""
+        if bound_to is None:
+            yield GradientSum(modules, gradient, self)
+            return
+        total = _SumInExecutors([self._executor_of_pass(module, bound_to) for module in modules], gradient, self)
+        yield total
+        total.finish()
+
+    def _executor_of_pass(self, module: Module, bound_to: shapes.Bound) -> PassExecutor:
+        kept = self._of_pass.get(module)
+        if kept is None or kept.bound_to != bound_to:
+            kept = self._of_pass[module] = PassExecutor(module, bound_to, self.apart and module is self.aux)
+        return kept
 
 
 class GradientSum:
@@ -152,17 +220,14 @@ class SharedInputs(Serial):
         super().__init__(live, aux, draws)
         self._shapes: Any = None
         self._shared: Tuple[Any, Any] = (None, None)
-        self._rule: Optional[FusedRule] = None
-        self._of_pass: Optional[PassExecutor] = None
-        # The last full gradients and executors, and the rule for them, for each device.
-        self._prepared: Tuple[Any, Any, List[Callable[[], None]]] = (None, None, [])
+        self._one_wide_type = False
+        self._fused: Dict[int, FusedRule] = {}
 
     def bound(self) -> None:
         """Bind the snapshot to the live module's inputs."""
         self._shapes = self._live_shapes()
-        gradients = mxnet_internals.gradients(self.live)
-        types = {arrays[0].dtype for _, arrays in gradients}
-        self._rule = FusedRule(len(gradients)) if types in ({np.float32}, {np.float64}) else None
+        types = {arrays[0].dtype for _, arrays in mxnet_internals.gradients(self.live)}
+        self._one_wide_type = types in ({np.float32}, {np.float64})
         self._share()
 
     def _share(self) -> None:
@@ -171,14 +236,11 @@ class SharedInputs(Serial):
             mxnet_internals.keep_outputs(module)
         self._shared = self._executors()
 
-    def _executors(self) -> Tuple[Any, Any]:
-        return mxnet_internals.executors(self.live)[0], mxnet_internals.executors(self.aux)[0]
-
-    def _run_forward(self, batch: Any) -> None:
+    def _run_forward(self, batch: Any, as_bound: bool) -> None:
         if self._executors() != self._shared:
             # One of them was reshaped.
             if self._live_shapes() != self._shapes:
-                super()._run_forward(batch)
+                super()._run_forward(batch, as_bound)
                 return
             self._reshape_to(self._shapes)
             self._share()
@@ -195,49 +257,24 @@ class SharedInputs(Serial):
             executor.backward()
 
     def _sums_in_backward(self, gradient: BatchGradient) -> bool:
-        return self._rule is not None and not gradient.is_mean
+        return self._one_wide_type and not gradient.is_mean
 
-    def rows_at_once(self, gradient: BatchGradient) -> int:
-        """As many as `AT_ONCE` allows: a call costs more than what it computes."""
-        can = gradient.adds_rows and self._rule and len(mxnet_internals.contexts(self.aux)) == 1
-        return AT_ONCE // shapes.bytes_per_row(self.live) if can else 0
-
-    def correct(self, snapshot: Snapshot, rows: Sequence[int]) -> None:
-        """Correct all parameters of a device in one call."""
-        rules = self._rules(snapshot.full_gradients)
-        if not rules or rows != snapshot.rows:
-            super().correct(snapshot, rows)
-            return
-        for correct_device in rules:
-            correct_device()
-
-    def _rules(self, full: OnDevices) -> List[Callable[[], None]]:
-        """The rule on each device; nothing if it can't be used."""
-        executors = self._executors()
-        if self._prepared[0] is not full or self._prepared[1] != executors:
-            gradients, at_snapshot = mxnet_internals.gradients(self.live), mxnet_internals.gradients(self.aux)
-            rules = []
-            if self._rule is not None and gradients and all(name in full[0] for name, _ in gradients):
-                for k, mu in enumerate(full):
-                    here, there = ([arrays[k] for _, arrays in each] for each in (gradients, at_snapshot))
-                    rules.append(self._rule.of(here, there, [mu[name] for name, _ in gradients]))
-            self._prepared = full, executors, rules
-        return self._prepared[2]
+    def _rule_on_device(self, gradients: Arrays, at_snapshot: Arrays, full: Arrays) -> List[Callable[[], None]]:
+        """All parameters in one call."""
+        if not (gradients and self._one_wide_type):
+            return super()._rule_on_device(gradients, at_snapshot, full)
+        if len(gradients) not in self._fused:
+            self._fused[len(gradients)] = FusedRule(len(gradients))
+        return [self._fused[len(gradients)].of(gradients, at_snapshot, full)]
 
     @contextlib.contextmanager
     def full_pass(
         self, gradient: BatchGradient, live_is_free: bool, bound_to: Optional[shapes.Bound] = None
     ) -> "Iterator[GradientSum]":
         """A sum that the backward pass itself adds to."""
-        if bound_to is not None:
-            if self._of_pass is None or self._of_pass.bound_to != bound_to:
-                self._of_pass = PassExecutor(self.aux, bound_to)
-            larger = _SumInExecutor(self._of_pass, gradient, self)
-            yield larger
-            larger.finish()
-            return
-        if not self._sums_in_backward(gradient):
-            yield GradientSum([self.aux], gradient, self)
+        if bound_to is not None or not self._sums_in_backward(gradient):
+            with super().full_pass(gradient, live_is_free, bound_to) as other:
+                yield other
             return
         with mxnet_internals.borrowed_executors(self.aux):
             total = _SumInBackward([self.aux], gradient, self)
@@ -258,22 +295,25 @@ class _SumInBackward(GradientSum):
         pass
 
 
-class _SumInExecutor(GradientSum):
-    """A sum on one device, by an executor for larger batches."""
+class _SumInExecutors(GradientSum):
+    """A sum on one device, by executors for larger batches, which take turns."""
 
-    def __init__(self, executor: PassExecutor, gradient: BatchGradient, strategy: Serial) -> None:
+    def __init__(self, executors: Sequence[PassExecutor], gradient: BatchGradient, strategy: Serial) -> None:
         super().__init__([], gradient, strategy)
-        self._executor = executor
-        executor.begin()
+        self._executors = executors
+        for executor in executors:
+            executor.begin()
 
     def add(self, batch: Any, heads: Callable[[Module, Any], Any]) -> None:
         """Add the gradient of a batch, or of `Rows` times their weight."""
-        self._executor.add(batch, getattr(batch, "weight", 1))
+        self._executors[self._turn % len(self._executors)].add(batch, getattr(batch, "weight", 1))
+        self._turn += 1
 
     def finish(self) -> None:
-        """Let the totals be what the executor has."""
-        for name, array in self._executor.total.items():
-            array.copyto(self.totals[0][name])
+        """Let the totals be what the executors have."""
+        for name, total in self.totals[0].items():
+            for executor in self._executors:
+                total += executor.total[name].as_in_context(total.context)
 
 
 class Overlapped(Serial):
@@ -297,13 +337,15 @@ class Overlapped(Serial):
         """A sum to which the live module adds every other batch, if it is free."""
         self._repeat_draw()
         if not live_is_free:
-            yield GradientSum([self.aux], gradient, self)
+            with self._sum([self.aux], gradient, bound_to) as total:
+                yield total
             return
         # Running statistics are the live module's alone: a full pass leaves them as they were.
         states = mxnet_internals.auxiliary_states(self.live)
         kept = [state.copy() for state in states]
         try:
-            yield GradientSum([self.aux, self.live], gradient, self)
+            with self._sum([self.aux, self.live], gradient, bound_to) as total:
+                yield total
         finally:
             for state, value in zip(states, kept):
                 value.copyto(state)
@@ -312,18 +354,22 @@ class Overlapped(Serial):
 class MemorySaving(Serial):
     """The snapshot in the memory of the live executors, once their backward pass is over."""
 
+    def rows_at_once(self, gradient: BatchGradient) -> int:
+        """As many as a step: more take memory."""
+        return 0
+
     def bound(self) -> None:
         """Let the snapshot compute in the live module's memory, on its copy of the batch."""
         mxnet_internals.replace_executors(self.aux, inputs_of=self.live, memory_of=self.live)
 
-    def forward(self, batch: Any) -> None:
-        """Nothing: the live backward pass needs what the live forward pass left in memory."""
+    def _forward_snapshot(self, batch: Any, as_bound: bool) -> None:
+        """Nothing yet: the live backward pass needs what the live forward pass left in memory."""
 
     def backward(self, batch: Any, heads: Heads) -> None:
         """Forward and backward at the snapshot; the live outputs are kept."""
         outputs = [output for executor in mxnet_internals.executors(self.live) for output in executor.outputs]
         kept = [output.copy() for output in outputs]
-        super().forward(batch)
+        super()._forward_snapshot(batch, as_bound=False)
         super().backward(batch, heads)
         for output, value in zip(outputs, kept):
             value.copyto(output)
@@ -339,14 +385,18 @@ def choose(live: Module, overlap: Optional[bool], save_memory: bool) -> Type[Ser
     """
     contexts = mxnet_internals.contexts(live)
     overlaps = placement.overlaps(overlap, contexts)
-    grouped = mxnet_internals.has_groups_of_contexts(live)
-    plain = not grouped and all(stype == "default" for stype in mxnet_internals.storage_types(live))
+    plain = _is_plain(live)
     if save_memory:
         return MemorySaving if plain else Serial
     size = sum(int(np.prod(shape)) for shape in mxnet_internals.parameter_shapes(live).values())
     if plain and size < SMALL and not overlap:
         return SharedInputs
-    return Overlapped if overlaps and not grouped else Serial
+    return Overlapped if overlaps and not mxnet_internals.has_groups_of_contexts(live) else Serial
+
+
+def _is_plain(module: Module) -> bool:
+    grouped = mxnet_internals.has_groups_of_contexts(module)
+    return not grouped and all(stype == "default" for stype in mxnet_internals.storage_types(module))
 
 
 def for_sharer_of(strategy: Serial) -> Type[Serial]:

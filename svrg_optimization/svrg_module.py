@@ -393,14 +393,13 @@ class SVRGModule(Module):
         RuntimeError
             The module isn't bound or has no weights.
         """
-        shapes.check(self, data_batch)
+        as_bound = shapes.check(self, data_batch)
         self._batch, self._corrected, self._overtaken = data_batch, False, False
         if not (self._snapshot.taken and self.for_training and (is_train is None or is_train)):
             super().forward(data_batch, is_train)
             return
         self._draws.advance()
-        super().forward(data_batch, is_train)
-        self._strategy.forward(data_batch)
+        self._strategy.forward(data_batch, as_bound)
         self._corrected = True
 
     def backward(self, out_grads: OutGrads = None) -> None:

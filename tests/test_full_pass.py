@@ -8,7 +8,7 @@ import oracle
 import pytest
 from models import assert_same, iterator, nd, ready, samples
 
-from svrg_optimization import SVRGModule, batches, estimator, networks, placement, shapes, strategies
+from svrg_optimization import SVRGModule, batches, estimator, mxnet_internals, networks, placement, shapes, strategies
 
 PROBLEMS = {problem.name: problem for problem in oracle.PROBLEMS}
 
@@ -17,7 +17,7 @@ PROBLEMS = {problem.name: problem for problem in oracle.PROBLEMS}
 def given(monkeypatch):
     """The number of rows of every batch that is given to a network at the snapshot."""
     rows = []
-    for kind in (strategies.GradientSum, strategies._SumInExecutor):
+    for kind in (strategies.GradientSum, strategies._SumInExecutors):
 
         def add(self, batch, heads, usual=kind.add):
             rows.append(batch.data[0].shape[0])
@@ -41,7 +41,8 @@ def _allow(monkeypatch, module, rows):
     "n, most, rows", [(24, 24, [24]), (24, 13, [12, 12]), (23, 13, [12, 12, 12]), (24, 4, [4] * 6), (3, 99, [4, 4])]
 )
 @pytest.mark.parametrize("problem", oracle.PROBLEMS, ids=repr)
-def test_a_full_pass_takes_many_rows_at_once(problem, n, most, rows, given, monkeypatch):
+@pytest.mark.parametrize("strategy", ["automatic", "serial", "overlapped"], indirect=True)
+def test_a_full_pass_takes_many_rows_at_once(problem, n, most, rows, given, strategy, monkeypatch):
     module, train, data, weights = _bound(problem, n)
     _allow(monkeypatch, module, most)
     for _ in range(2):
@@ -58,6 +59,47 @@ def test_a_full_pass_takes_many_rows_at_once(problem, n, most, rows, given, monk
     # Steps, and the iterator, go on as before.
     assert [batch.data[0].shape[0] for batch in train] == [4] * -(-n // 4)
     assert module._mod_aux.data_shapes[0].shape[0] == 4
+
+
+@pytest.mark.parametrize("strategy", ["memory saving"], indirect=True)
+def test_memory_is_saved_in_full_passes_too(strategy, given):
+    module, train, _, _ = _bound(PROBLEMS["softmax"], 12)
+    module.update_full_grads(train)
+    assert given == [4, 4, 4]
+
+
+@pytest.mark.parametrize("strategy", ["automatic", "serial", "overlapped"], indirect=True)
+@pytest.mark.parametrize("last", ["reshape", "rebind"])
+def test_larger_batches_follow_a_module_that_is_bound_anew(strategy, last, given):
+    problem = PROBLEMS["softmax"]
+    module, train, data, weights = _bound(problem, 12)
+    module.update_full_grads(train)
+    if last == "reshape":
+        module.forward_backward(next(iterator(problem, data, 3)))
+        module.update()
+    else:
+        module.bind(train.provide_data, train.provide_label, force_rebind=True)
+        module.init_optimizer(force_init=True)
+    # Arrays that nobody uses any more would show.
+    module.set_params({name: nd(value / 2) for name, value in weights.items()}, {})
+    module.update_full_grads(train)
+    assert given == [12, 12]
+    mu = oracle.full_gradient(problem, {name: value / 2 for name, value in weights.items()}, data)
+    assert_same(
+        {name: value.asnumpy() / 4 for name, value in module._param_dict[0].items()}, mu, rtol=1e-12, atol=1e-14
+    )
+
+
+@pytest.mark.parametrize("strategy", ["overlapped"], indirect=True)
+def test_larger_batches_leave_pending_gradients_alone(strategy, given):
+    problem = PROBLEMS["softmax"]
+    module, train, _, _ = _bound(problem, 12)
+    module.forward_backward(next(train))
+    before = [array.asnumpy() for (array,) in module._exec_group.grad_arrays]
+    module.update_full_grads(train)
+    assert given == [12]
+    for (array,), value in zip(module._exec_group.grad_arrays, before):
+        np.testing.assert_array_equal(array.asnumpy(), value)
 
 
 @pytest.mark.parametrize("settings", [dict(last_batch_handle="discard"), dict(last_batch_handle="roll_over"),
@@ -194,6 +236,18 @@ def test_the_rule_takes_the_difference_first(dtype, shape, context, rng):
     np.testing.assert_array_equal(gradient.asnumpy(), here - there + mu)
 
 
+def test_operations_prepared_once_are_those_of_mxnet(rng):
+    target, first, second = (nd(rng.normal(size=(3, 2)), np.float32) for _ in range(3))
+    copy = mxnet_internals.copy_into(target)
+    add = mxnet_internals.operation("add_n", [first, second], [second], num_args=2)
+    for source in (first, nd(rng.normal(size=(3, 2)), np.float64), second):
+        copy(source)
+        np.testing.assert_array_equal(target.asnumpy(), source.asnumpy().astype(np.float32))
+        expected = first.asnumpy() + second.asnumpy()
+        add()
+        np.testing.assert_array_equal(second.asnumpy(), expected)
+
+
 # --------------------------------------------------------------------------------------------------------------- apart
 
 
@@ -224,7 +278,8 @@ def test_an_overlapped_snapshot_is_bound_apart_for_every_shape(strategy, monkeyp
     module.update_full_grads(train)
     for rows in (2, 4):
         module.forward_backward(next(iter(iterator(problem, data, rows))))
-    assert len(calls) == (3 if strategy == "overlapped" else 0)
+    # At first, for larger batches, and for each shape.
+    assert len(calls) == (4 if strategy == "overlapped" else 0)
 
 
 def test_without_a_store_the_optimizer_is_called_directly():
