@@ -16,7 +16,7 @@ import numpy as np
 from mxnet.module import Module
 
 from . import full_gradient, mxnet_internals, placement, shapes
-from .batches import Rows
+from .batches import Rows, rows_at_once
 from .estimator import FusedRule, rule, widened
 from .forward import Forward
 from .full_gradient import BatchGradient, OnDevices
@@ -57,6 +57,8 @@ class Serial:
         self.live, self.aux, self._draws = live, aux, draws
         self._forward_live, self._forward_aux = Forward(live), Forward(aux)
         self._of_pass: Dict[Module, PassExecutor] = {}
+        # What full passes were last asked for, and their batches.
+        self._larger: Tuple[Any, Optional[shapes.Bound]] = (None, None)
         # The last full gradients and executors, and the rule for them.
         self._prepared: Tuple[Any, Any, List[Callable[[], None]]] = (None, None, [])
 
@@ -68,16 +70,24 @@ class Serial:
     def bound(self) -> None:
         """Prepare, once `aux` is bound."""
 
-    def rows_at_once(self, gradient: BatchGradient) -> int:
-        """How many rows a full pass takes at once, if the data can be had so; 0: as many as a step.
+    def larger_batches(self, gradient: BatchGradient, samples: int, least: int) -> Optional[shapes.Bound]:
+        """The shapes of larger batches for a full pass over so many samples; None if they must be as large as a step's.
 
-        As many as `AT_ONCE` allows, if that is sure to be the same: a call costs time beside what it computes.
+        As large as `AT_ONCE` allows, if that is sure to be the same: a call costs time beside what it computes.
         """
-        plain = _is_plain(self.live) and len(mxnet_internals.contexts(self.live)) == 1
+        key = samples, least, *self.live.data_shapes, *(self.live.label_shapes or ())
+        if self._larger[0] != key:
+            self._larger = key, self._find_larger_batches(gradient, samples, least)
+        return self._larger[1]
+
+    def _find_larger_batches(self, gradient: BatchGradient, samples: int, least: int) -> Optional[shapes.Bound]:
+        if not (gradient.adds_rows and _is_plain(self.live) and len(mxnet_internals.contexts(self.live)) == 1):
+            return None
         # The backward pass itself adds to the gradients: in their own type.
-        wide = all(widened(arrays[0]) is arrays[0] for _, arrays in mxnet_internals.gradients(self.live))
-        can = gradient.adds_rows and plain and wide
-        return AT_ONCE // shapes.bytes_per_row(self.live) if can else 0
+        if any(widened(arrays[0]) is not arrays[0] for _, arrays in mxnet_internals.gradients(self.live)):
+            return None
+        rows = rows_at_once(samples, least, AT_ONCE // shapes.bytes_per_row(self.live))
+        return shapes.with_rows(self.live, rows) if rows > least else None
 
     def forward(self, batch: Any, as_bound: bool) -> None:
         """The forward pass at the live weights, and what is to be done before their backward pass.
@@ -192,9 +202,12 @@ class GradientSum:
     """The sum of the gradients of batches, at the weights of `modules`, which take turns."""
 
     def __init__(self, modules: Sequence[Module], gradient: BatchGradient, strategy: Serial) -> None:
-        self.totals: OnDevices = full_gradient.zeros_for(mxnet_internals.gradients(strategy.live))
+        self.totals = self._begin(strategy)
         self._modules, self._gradient, self._strategy = modules, gradient, strategy
         self._turn = 0
+
+    def _begin(self, strategy: Serial) -> OnDevices:
+        return full_gradient.zeros_for(mxnet_internals.gradients(strategy.live))
 
     def add(self, batch: Any, heads: Callable[[Module, Any], Any]) -> None:
         """Add the gradient of a batch, or of `Rows` times their weight."""
@@ -299,10 +312,13 @@ class _SumInExecutors(GradientSum):
     """A sum on one device, by executors for larger batches, which take turns."""
 
     def __init__(self, executors: Sequence[PassExecutor], gradient: BatchGradient, strategy: Serial) -> None:
-        super().__init__([], gradient, strategy)
         self._executors = executors
-        for executor in executors:
+        super().__init__([], gradient, strategy)
+
+    def _begin(self, strategy: Serial) -> OnDevices:
+        for executor in self._executors:
             executor.begin()
+        return [{}]
 
     def add(self, batch: Any, heads: Callable[[Module, Any], Any]) -> None:
         """Add the gradient of a batch, or of `Rows` times their weight."""
@@ -310,10 +326,12 @@ class _SumInExecutors(GradientSum):
         self._turn += 1
 
     def finish(self) -> None:
-        """Let the totals be what the executors have."""
-        for name, total in self.totals[0].items():
-            for executor in self._executors:
-                total += executor.total[name].as_in_context(total.context)
+        """Let the totals be what the executors have; those go on to be used for gradients."""
+        context = mxnet_internals.contexts(self._strategy.live)[0]
+        for name, array in self._executors[0].total.items():
+            self.totals[0][name] = array.copyto(context)
+            for other in self._executors[1:]:
+                self.totals[0][name] += other.total[name].as_in_context(context)
 
 
 class Overlapped(Serial):
@@ -354,13 +372,9 @@ class Overlapped(Serial):
 class MemorySaving(Serial):
     """The snapshot in the memory of the live executors, once their backward pass is over."""
 
-    def rows_at_once(self, gradient: BatchGradient) -> int:
-        """As many as a step: more take memory."""
-        return 0
-
-    def bound(self) -> None:
-        """Let the snapshot compute in the live module's memory, on its copy of the batch."""
-        mxnet_internals.replace_executors(self.aux, inputs_of=self.live, memory_of=self.live)
+    def larger_batches(self, gradient: BatchGradient, samples: int, least: int) -> Optional[shapes.Bound]:
+        """None: they take more memory."""
+        return None
 
     def _forward_snapshot(self, batch: Any, as_bound: bool) -> None:
         """Nothing yet: the live backward pass needs what the live forward pass left in memory."""

@@ -12,7 +12,7 @@ from mxnet.model import BatchEndParam
 from mxnet.module import Module
 
 from . import call_order, checkpoint, checks, distributed, full_gradient, mxnet_internals, shapes, strategies
-from .batches import TrueRows, batch_axes, can_regroup, regrouped, rows_at_once, whole_data
+from .batches import TrueRows, batch_axes, can_regroup, regrouped, whole_data
 from .full_gradient import BatchGradient, OnDevices
 from .keys import check_parameter_names, full_gradient_key
 from .networks import couples_rows
@@ -564,10 +564,9 @@ class SVRGModule(Module):
         """The same samples in larger batches of these shapes, where that is faster; or `data` and None."""
         if self._rows_are_independent and can_regroup(data) and shapes.has_rows_for(self, data):
             least = sum(self._full_batch_rows)
-            rows = rows_at_once(data.num_data, least, self._strategy.rows_at_once(self._batch_gradient))
-            bound_to = shapes.with_rows(self, rows) if rows > least else None
+            bound_to = self._strategy.larger_batches(self._batch_gradient, data.num_data, least)
             if bound_to is not None:
-                return regrouped(data, rows), bound_to
+                return regrouped(data, bound_to[0][0].shape[0]), bound_to
         return data, None
 
     def _is_free(self) -> bool:
