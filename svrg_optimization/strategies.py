@@ -376,6 +376,10 @@ class MemorySaving(Serial):
         """None: they take more memory."""
         return None
 
+    def bound(self) -> None:
+        """Let the snapshot compute in the live module's memory, on its copy of the batch."""
+        mxnet_internals.replace_executors(self.aux, inputs_of=self.live, memory_of=self.live)
+
     def _forward_snapshot(self, batch: Any, as_bound: bool) -> None:
         """Nothing yet: the live backward pass needs what the live forward pass left in memory."""
 
