@@ -263,7 +263,7 @@ def run(tasks: Sequence[Task], timeout: float = 0, ssh: Sequence[str] = ()) -> i
     except _Stop as stop:
         code, message = stop.code, str(stop)
     # From now on another signal doesn't wait, nor is ending to take for ever; the keepers do the rest by themselves.
-    _on_signals(lambda *_: os._exit(code), keeper.GRACE + 5)
+    _on_signals(lambda *_: os._exit(code), keeper.GRACE + 9)
     if message:
         with contextlib.suppress(_Stop):
             _say("{}; these are still running, and end: {}".format(message, ", ".join(job.running_names())))
