@@ -120,6 +120,8 @@ DEFECTS = [
     ("the snapshot runs in the memory that the live backward pass needs", "strategies.py",
      '        """Nothing: the live backward pass needs what the live forward pass left in memory."""\n',
      "        super().forward(batch)\n", "test_module_api.py"),
+    ("the memory-saving strategy has memory of its own", "strategies.py", "inputs_of=self.live, memory_of=self.live)", "inputs_of=self.live)",
+     "test_edges.py::test_memory_is_shared_if_it_is_to_be_saved"),
     ("the live outputs are lost", "strategies.py", "            value.copyto(output)", "            pass",
      "test_module_api.py::test_outputs_are_those_of_the_live_weights"),
     ("running statistics change in a full pass of both", "strategies.py", "                value.copyto(state)", "                pass",

@@ -1,5 +1,6 @@
 """Unusual programs that plain Module runs: iterators, losses, stores and sharing that a review found broken."""
 
+import ctypes
 import logging
 
 import mxnet as mx
@@ -7,6 +8,7 @@ import numpy as np
 import oracle
 import pytest
 from models import assert_same, iterator, nd, ready, samples, symbol, train_steps, weights_of
+from mxnet.base import _LIB, check_call
 
 from svrg_optimization import SVRGModule, checkpoint
 from svrg_optimization.random_draws import draws_random_numbers
@@ -284,6 +286,22 @@ def test_a_sharer_with_dropout_of_a_module_without():
     module.update_full_grads(train)
     module.forward(next(train), is_train=True)
     np.testing.assert_array_equal(module.get_outputs()[0].asnumpy(), module._mod_aux.get_outputs()[0].asnumpy())
+
+
+def _address(array):
+    address = ctypes.c_void_p()
+    check_call(_LIB.MXNDArrayGetData(array.handle, ctypes.byref(address)))
+    return address.value
+
+
+def test_memory_is_shared_if_it_is_to_be_saved(strategy):
+    data, weights = samples(TWO_LAYER, 8)
+    train = iterator(TWO_LAYER, data, 4)
+    module = ready(TWO_LAYER, weights, train)
+    module.update_full_grads(train)
+    module.forward_backward(next(train))
+    live, snapshot = (each.get_outputs()[0] for each in (module, module._mod_aux))
+    assert (_address(live) == _address(snapshot)) == (strategy == "memory saving")
 
 
 def test_sharing_part_of_the_parameters_of_another_network():
