@@ -17,10 +17,11 @@ import numpy as np
 from mxnet.module import Module
 
 from . import full_gradient, mxnet_internals, placement, shapes
-from .batches import Rows, rows_at_once
+from .batches import rows_at_once
 from .estimator import FusedRule, rule, widened
 from .forward import Forward
 from .full_gradient import BatchGradient, OnDevices
+from .gradient_sum import GradientSum, SumInBackward, SumInExecutors
 from .pass_executor import PassExecutor
 from .placement import PlacedModule
 from .random_draws import DrawStream
@@ -168,7 +169,7 @@ class Serial:
     @contextlib.contextmanager
     def full_pass(
         self, gradient: BatchGradient, live_is_free: bool, bound_to: Optional[shapes.Bound] = None
-    ) -> "Iterator[GradientSum]":
+    ) -> Iterator[GradientSum]:
         """A sum of gradients at the snapshot, for one full pass.
 
         Parameters
@@ -186,48 +187,24 @@ class Serial:
     @contextlib.contextmanager
     def _sum(
         self, modules: Sequence[Module], gradient: BatchGradient, bound_to: Optional[shapes.Bound]
-    ) -> "Iterator[GradientSum]":
+    ) -> Iterator[GradientSum]:
         """A sum to which these modules add, in batches as they are bound to or of other shapes."""
         if bound_to is None:
-            yield GradientSum(modules, gradient, self)
+            yield GradientSum(modules, gradient, self._zeros(), self.copy_states)
             return
-        total = _SumInExecutors([self._executor_of_pass(module, bound_to) for module in modules], gradient, self)
+        executors = [self._executor_of_pass(module, bound_to) for module in modules]
+        total = SumInExecutors(executors, mxnet_internals.contexts(self.live)[0])
         yield total
         total.finish()
+
+    def _zeros(self) -> OnDevices:
+        return full_gradient.zeros_for(mxnet_internals.gradients(self.live))
 
     def _executor_of_pass(self, module: Module, bound_to: shapes.Bound) -> PassExecutor:
         kept = self._of_pass.get(module)
         if kept is None or kept.bound_to != bound_to:
             kept = self._of_pass[module] = PassExecutor(module, bound_to, self.apart and module is self.aux)
         return kept
-
-
-class GradientSum:
-    """The sum of the gradients of batches, at the weights of `modules`, which take turns."""
-
-    def __init__(self, modules: Sequence[Module], gradient: BatchGradient, strategy: Serial) -> None:
-        self.totals = self._begin(strategy)
-        self._modules, self._gradient, self._strategy = modules, gradient, strategy
-        self._turn = 0
-
-    def _begin(self, strategy: Serial) -> OnDevices:
-        return full_gradient.zeros_for(mxnet_internals.gradients(strategy.live))
-
-    def add(self, batch: Any, heads: Callable[[Module, Any], Any]) -> None:
-        """Add the gradient of a batch, or of `Rows` times their weight."""
-        module = self._modules[self._turn % len(self._modules)]
-        self._turn += 1
-        self._strategy.copy_states()
-        # Module can't be reshaped with labels that it isn't bound to; head gradients may still want them.
-        inputs = batch if module.label_shapes or not isinstance(batch, Rows) else batch._replace(label=[])
-        # The live module is an SVRGModule, but these passes are plain ones.
-        Module.forward(module, inputs, is_train=True)
-        Module.backward(module, heads(module, batch))
-        self._sum(module, getattr(batch, "weight", 1))
-
-    def _sum(self, module: Module, weight: float) -> None:
-        rows = self._gradient.rows_in_sum(mxnet_internals.rows_on_devices(module))
-        full_gradient.add_batch(self.totals, mxnet_internals.gradients(module), [weight * count for count in rows])
 
 
 class SharedInputs(Serial):
@@ -287,55 +264,17 @@ class SharedInputs(Serial):
     @contextlib.contextmanager
     def full_pass(
         self, gradient: BatchGradient, live_is_free: bool, bound_to: Optional[shapes.Bound] = None
-    ) -> "Iterator[GradientSum]":
+    ) -> Iterator[GradientSum]:
         """A sum that the backward pass itself adds to."""
         if bound_to is not None or not self._sums_in_backward(gradient):
             with super().full_pass(gradient, live_is_free, bound_to) as other:
                 yield other
             return
         with mxnet_internals.borrowed_executors(self.aux):
-            total = _SumInBackward([self.aux], gradient, self)
+            total = SumInBackward([self.aux], gradient, self._zeros(), self.copy_states)
             self._reshape_to(self._shapes)
             mxnet_internals.replace_executors(self.aux, gradients_into=total.totals)
             yield total
-
-
-class _SumInBackward(GradientSum):
-    """A sum whose totals are the gradient arrays of the module, with ``grad_req='add'``."""
-
-    def add(self, batch: Any, heads: Callable[[Module, Any], Any]) -> None:
-        """Add the gradient of a batch, or of `Rows` times their weight."""
-        with full_gradient.weighted(self.totals, getattr(batch, "weight", 1)):
-            super().add(batch, heads)
-
-    def _sum(self, module: Module, weight: float) -> None:
-        pass
-
-
-class _SumInExecutors(GradientSum):
-    """A sum on one device, by executors for larger batches, which take turns."""
-
-    def __init__(self, executors: Sequence[PassExecutor], gradient: BatchGradient, strategy: Serial) -> None:
-        self._executors = executors
-        super().__init__([], gradient, strategy)
-
-    def _begin(self, strategy: Serial) -> OnDevices:
-        for executor in self._executors:
-            executor.begin()
-        return [{}]
-
-    def add(self, batch: Any, heads: Callable[[Module, Any], Any]) -> None:
-        """Add the gradient of a batch, or of `Rows` times their weight."""
-        self._executors[self._turn % len(self._executors)].add(batch, getattr(batch, "weight", 1))
-        self._turn += 1
-
-    def finish(self) -> None:
-        """Let the totals be what the executors have; those go on to be used for gradients."""
-        context = mxnet_internals.contexts(self._strategy.live)[0]
-        for name, array in self._executors[0].total.items():
-            self.totals[0][name] = array.copyto(context)
-            for other in self._executors[1:]:
-                self.totals[0][name] += other.total[name].as_in_context(context)
 
 
 class Overlapped(Serial):
@@ -356,7 +295,7 @@ class Overlapped(Serial):
     @contextlib.contextmanager
     def full_pass(
         self, gradient: BatchGradient, live_is_free: bool, bound_to: Optional[shapes.Bound] = None
-    ) -> "Iterator[GradientSum]":
+    ) -> Iterator[GradientSum]:
         """A sum to which the live module adds every other batch, if it is free."""
         self._repeat_draw()
         if not live_is_free:

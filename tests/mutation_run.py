@@ -26,9 +26,9 @@ DEFECTS = [
      "        check_parameter_names(mxnet_internals.parameter_names(self))\n", "",
      "test_traps.py::test_parameter_named_like_the_full_gradient_of_another_is_mistaken_for_it"),
     ("the old full gradient isn't zeroed", "strategies.py",
-     "full_gradient.zeros_for(mxnet_internals.gradients(strategy.live))",
-     "strategy.live._param_dict if strategy.live._snapshot.taken else "
-     "full_gradient.zeros_for(mxnet_internals.gradients(strategy.live))",
+     "full_gradient.zeros_for(mxnet_internals.gradients(self.live))",
+     "self.live._param_dict if self.live._snapshot.taken else "
+     "full_gradient.zeros_for(mxnet_internals.gradients(self.live))",
      "test_traps.py::test_full_gradient_remembers_the_last_snapshot"),
     ("padded rows are summed", "batches.py", "if not any(padding(part) for part in parts):", "if True:",
      "test_traps.py::test_padded_rows_are_counted_in_the_full_gradient"),
@@ -149,7 +149,7 @@ DEFECTS = [
      "test_full_pass.py::test_larger_batches_leave_pending_gradients_alone"),
     ("larger batches although memory is to be saved", "strategies.py", '        """None: they take more memory."""\n        return None\n',
      "        return super().larger_batches(gradient, samples, least)\n", "test_full_pass.py::test_memory_is_saved_in_full_passes_too"),
-    ("half of the larger batches is lost", "strategies.py", "self._executors[1:]", "()",
+    ("half of the larger batches is lost", "gradient_sum.py", "self._executors[1:]", "()",
      "test_full_pass.py::test_a_full_pass_takes_many_rows_at_once"),
     ("a step goes on with the inputs of a shape before", "forward.py", "        if executor is not self._executor:\n",
      "        if not self._copies:\n            self._executor = executor\n        if not self._copies:\n",

@@ -8,7 +8,17 @@ import oracle
 import pytest
 from models import assert_same, iterator, nd, ready, samples
 
-from svrg_optimization import SVRGModule, batches, estimator, mxnet_internals, networks, placement, shapes, strategies
+from svrg_optimization import (
+    SVRGModule,
+    batches,
+    estimator,
+    gradient_sum,
+    mxnet_internals,
+    networks,
+    placement,
+    shapes,
+    strategies,
+)
 
 PROBLEMS = {problem.name: problem for problem in oracle.PROBLEMS}
 
@@ -17,7 +27,7 @@ PROBLEMS = {problem.name: problem for problem in oracle.PROBLEMS}
 def given(monkeypatch):
     """The number of rows of every batch that is given to a network at the snapshot."""
     rows = []
-    for kind in (strategies.GradientSum, strategies._SumInExecutors):
+    for kind in (gradient_sum.GradientSum, gradient_sum.SumInExecutors):
 
         def add(self, batch, heads, usual=kind.add):
             rows.append(batch.data[0].shape[0])
