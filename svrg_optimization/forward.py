@@ -29,8 +29,7 @@ class Forward:
             Module.forward(self._module, batch, is_train=True)
             return
         if executor is not self._executor:
-            mxnet_internals.keep_outputs(self._module)
             self._executor, self._copies = executor, mxnet_internals.copies_into_inputs(self._module)
-        for copy, array in zip(self._copies, [*batch.data, *batch.label]):
+        for copy, array in zip(self._copies, [*batch.data, *(batch.label or ())]):
             copy(array)
         executor.forward(is_train=True)

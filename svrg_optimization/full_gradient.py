@@ -16,7 +16,7 @@ import numpy as np
 from .estimator import full_gradient_dtype, widened
 from .keys import full_gradient_key
 from .mxnet_internals import GradientsOnDevices
-from .networks import heads, may_mix_rows, operators
+from .networks import LOSSES, keeps_rows_apart, operators
 
 # Parameter name -> array, for each device.
 OnDevices = List[Dict[str, Any]]
@@ -55,12 +55,11 @@ class BatchGradient:
         losses = [
             attributes.get("normalization", "null") in ("batch", "valid")
             for name, attributes in operators(symbol)
-            if name in _LOSSES
+            if name in LOSSES or name in ("MakeLoss", "make_loss")
         ]
         self.is_mixed = len(set(losses)) == 2
         self.is_mean = bool(losses) and all(losses)
-        add = all(name in _ADDING or name == "BlockGrad" for name, _ in heads(symbol))
-        self.adds_rows = add and not any(losses) and not may_mix_rows(symbol)
+        self.adds_rows = not any(losses) and keeps_rows_apart(symbol)
 
     def rows_in_sum(self, rows: Sequence[int]) -> List[int]:
         """What turns each device's gradient, of so many rows, into the sum over its rows."""
@@ -71,21 +70,17 @@ class BatchGradient:
         return [1] * len(rows) if self.is_mean else list(rows)
 
 
-# The layers whose gradient has a term for each row, unless they have a `normalization`, and those that hand on whatever
-# the network has made of its rows.
-_ADDING = ("SoftmaxOutput", "Softmax", "LinearRegressionOutput", "LogisticRegressionOutput", "MAERegressionOutput",
-           "SVMOutput")  # fmt: skip
-_LOSSES = (*_ADDING, "MakeLoss", "make_loss")
-
-
 def zeros_for(arrays: GradientsOnDevices) -> OnDevices:
-    """A zero full gradient, dense, of float32 or wider, for these parameters or gradients and on their devices."""
+    """A zero full gradient, dense, of float32 or wider, for these parameters or gradients and on their devices.
+
+    Of no parameters, one on one device.
+    """
     return [
         {
             name: mx.nd.zeros(each[k].shape, ctx=each[k].context, dtype=full_gradient_dtype(each[k].dtype))
             for name, each in arrays
         }
-        for k in range(len(arrays[0][1]) if arrays else 0)
+        for k in range(len(arrays[0][1]) if arrays else 1)
     ]
 
 

@@ -1,8 +1,7 @@
 """What a network is made of, read from its symbol."""
 
-import ast
 import json
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, Tuple
 
 
 def operators(symbol: Any) -> Iterator[Tuple[str, Dict[str, str]]]:
@@ -15,20 +14,6 @@ def operators(symbol: Any) -> Iterator[Tuple[str, Dict[str, str]]]:
     ['_plus_scalar', 'relu']
     """
     return _operators(json.loads(symbol.tojson()))
-
-
-def heads(symbol: Any) -> List[Tuple[str, Dict[str, str]]]:
-    """The name and attributes of the operator behind each output; 'null' for a variable.
-
-    Examples
-    --------
-    >>> import mxnet as mx
-    >>> heads(mx.sym.relu(mx.sym.Variable('data') + 1))
-    [('relu', {})]
-    """
-    graph = json.loads(symbol.tojson())
-    nodes = [graph["nodes"][head[0]] for head in graph["heads"]]
-    return [(node["op"], node.get("attrs", {})) for node in nodes]
 
 
 def _operators(graph: Dict[str, Any]) -> Iterator[Tuple[str, Dict[str, str]]]:
@@ -48,28 +33,37 @@ def _is_batch_normalisation(name: str) -> bool:
     return "batchnorm" in name.lower().replace("_", "")
 
 
-def may_mix_rows(symbol: Any) -> bool:
-    """Whether an operator might compute with several rows of the batch at once, as far as its attributes tell.
+LOSSES = ("SoftmaxOutput", "Softmax", "LinearRegressionOutput", "LogisticRegressionOutput", "MAERegressionOutput",
+          "SVMOutput")  # fmt: skip
+# A weight that is computed from the data would mix rows, but has the batch's size: no larger batch fits such a network.
+_BY_ROW = LOSSES + (
+    "FullyConnected", "Convolution", "Deconvolution", "Pooling", "Activation", "LeakyReLU", "Embedding", "Flatten",
+    "LRN", "UpSampling", "SoftmaxActivation", "BlockGrad", "Cast", "clip", "_copy", "add_n", "elemwise_add",
+    "elemwise_sub", "elemwise_mul", "elemwise_div", "broadcast_add", "broadcast_sub", "broadcast_mul", "broadcast_div",
+    "_maximum", "_minimum", "_plus_scalar", "_minus_scalar", "_rminus_scalar", "_mul_scalar", "_div_scalar",
+    "_rdiv_scalar", "_power_scalar", "relu", "sigmoid", "tanh", "softsign", "erf", "exp", "log", "log1p", "expm1",
+    "abs", "square", "sqrt", "negative",
+)  # fmt: skip
+# Operators with an axis, and which one it is by default.
+_ALONG_AXIS = {"softmax": "-1", "log_softmax": "-1", "LayerNorm": "-1", "Concat": "1", "SliceChannel": "1"}
+
+
+def keeps_rows_apart(symbol: Any) -> bool:
+    """Whether each operator is known to compute a row of its output, along axis 0, from that row of its inputs alone.
 
     Examples
     --------
     >>> import mxnet as mx
     >>> data = mx.sym.Variable('data')
-    >>> may_mix_rows(mx.sym.mean(data, axis=1)), may_mix_rows(mx.sym.mean(data, axis=0)), may_mix_rows(mx.sym.max(data))
-    (False, True, True)
+    >>> keeps_rows_apart(mx.sym.tanh(data)), keeps_rows_apart(mx.sym.softmax(data, axis=0))
+    (True, False)
     """
-    return any(_may_mix_rows(name, attributes) for name, attributes in operators(symbol))
+    return all(
+        name in _BY_ROW or (name in _ALONG_AXIS and _is_along_another_axis(name, attributes))
+        for name, attributes in operators(symbol)
+    )
 
 
-# Without an axis these reduce all of them. And those that have none to tell by.
-_REDUCTIONS = ("sum", "mean", "max", "min", "prod", "nansum", "nanprod", "norm", "_square_sum")
-_MIXING = ("dot", "IdentityAttachKLSparseReg", "Custom")
-
-
-def _may_mix_rows(name: str, attributes: Dict[str, str]) -> bool:
-    if _is_batch_normalisation(name) or name in _MIXING or attributes.get("exclude", "False") not in ("False", "0"):
-        return True
-    reduces = name in _REDUCTIONS or name.endswith("_axis")
-    axes = ast.literal_eval(attributes.get("axis", attributes.get("dim", "()" if reduces else "1")))
-    axes = axes if isinstance(axes, (tuple, list)) else (axes,)
-    return not axes or any(axis is None or not (axis > 0 or axis == -1) for axis in axes)
+def _is_along_another_axis(name: str, attributes: Dict[str, str]) -> bool:
+    # The last axis of an array that has one axis is axis 0.
+    return int(attributes.get("dim" if name == "Concat" else "axis", _ALONG_AXIS[name])) > 0

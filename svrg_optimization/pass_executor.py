@@ -54,7 +54,7 @@ class PassExecutor:
         self._executor = symbol.bind(context, arguments, self.total, requests, beside.aux_dict or None)
 
     def begin(self) -> None:
-        """Begin at zero, at the weights that the module has now."""
+        """Begin at zero."""
         for array in self.total.values():
             array[:] = 0
 

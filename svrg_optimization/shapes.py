@@ -48,12 +48,8 @@ def _shapes(arrays: Any) -> List[Shape]:
 
 def _are(arrays: Optional[List[Any]], bound: Optional[List[Any]]) -> bool:
     """Whether these arrays are what is bound: the usual case, which must cost little in each step."""
-    return (
-        arrays is not None
-        and bound is not None
-        and len(arrays) == len(bound)
-        and all(array.shape == each.shape for array, each in zip(arrays, bound))
-    )
+    arrays, bound = arrays or [], bound or []
+    return len(arrays) == len(bound) and all(array.shape == each.shape for array, each in zip(arrays, bound))
 
 
 def check(module: Any, batch: Any, nbatch: Optional[int] = None, bound_to: Optional[Bound] = None) -> bool:

@@ -24,6 +24,10 @@ class Snapshot:
         How many snapshots have been taken.
     epoch : int or None
         The epoch that the last one was taken in, if it is known.
+    passes : int
+        How many full passes have begun.
+    gradients_pending : bool
+        Whether a `backward` has left gradients that an `update` is to use, in arrays that those modules share, too.
     """
 
     def __init__(self, devices: int) -> None:
@@ -31,6 +35,8 @@ class Snapshot:
         self.rows: List[int] = []
         self.number = 0
         self.epoch: Optional[int] = None
+        self.passes = 0
+        self.gradients_pending = False
 
     @property
     def taken(self) -> bool:

@@ -63,7 +63,7 @@ class Serial:
         self._of_pass: Dict[Module, PassExecutor] = {}
         # What full passes were last asked for, and their batches.
         self._larger: Tuple[Any, Optional[shapes.Bound]] = (None, None)
-        # The last full gradients and executors, and the rule for them.
+        # The arrays of the last full gradients and the executors, and the rule for them.
         self._prepared: Tuple[Any, Any, List[Callable[[], None]]] = (None, None, [])
 
     @staticmethod
@@ -88,7 +88,7 @@ class Serial:
         if not (gradient.adds_rows and _is_plain(self.live) and len(mxnet_internals.contexts(self.live)) == 1):
             return None
         # The backward pass itself adds to the gradients: in their own type.
-        if any(widened(arrays[0]) is not arrays[0] for _, arrays in mxnet_internals.gradients(self.live)):
+        if not _are_wide([on_devices[0] for _, on_devices in mxnet_internals.gradients(self.live)]):
             return None
         most = min(AT_ONCE // shapes.bytes_per_row(self.live), math.ceil(samples / self.passes_at_once))
         rows = rows_at_once(samples, least, most)
@@ -150,17 +150,17 @@ class Serial:
         return [*mxnet_internals.executors(self.live)], [*mxnet_internals.executors(self.aux)]
 
     def _rule_for(self, full: OnDevices) -> List[Callable[[], None]]:
-        executors = self._executors()
-        if self._prepared[0] is not full or self._prepared[1] != executors:
+        arrays, executors = [id(array) for mu in full for array in mu.values()], self._executors()
+        if self._prepared[:2] != (arrays, executors):
             gradients, at_snapshot = mxnet_internals.gradients(self.live), mxnet_internals.gradients(self.aux)
             operations: List[Callable[[], None]] = []
             for k, mu in enumerate(full):
                 # Without a full gradient it had no gradient when the snapshot was taken: until the next one it takes
                 # plain steps.
                 known = [number for number, (name, _) in enumerate(gradients) if name in mu]
-                here, there = ([arrays[number][1][k] for number in known] for arrays in (gradients, at_snapshot))
+                here, there = ([each[number][1][k] for number in known] for each in (gradients, at_snapshot))
                 operations += self._rule_on_device(here, there, [mu[gradients[number][0]] for number in known])
-            self._prepared = full, executors, operations
+            self._prepared = arrays, executors, operations
         return self._prepared[2]
 
     def _rule_on_device(self, gradients: Arrays, at_snapshot: Arrays, full: Arrays) -> List[Callable[[], None]]:
@@ -220,14 +220,13 @@ class SharedInputs(Serial):
     def bound(self) -> None:
         """Bind the snapshot to the live module's inputs."""
         self._shapes = self._live_shapes()
-        types = {arrays[0].dtype for _, arrays in mxnet_internals.gradients(self.live)}
-        self._one_wide_type = types in ({np.float32}, {np.float64})
+        arrays = [on_devices[0] for _, on_devices in mxnet_internals.gradients(self.live)]
+        self._one_wide_type = _are_wide(arrays) and len({array.dtype for array in arrays}) == 1
         self._share()
 
     def _share(self) -> None:
         mxnet_internals.replace_executors(self.aux, inputs_of=self.live)
-        for module in (self.live, self.aux):
-            mxnet_internals.keep_outputs(module)
+        mxnet_internals.keep_outputs(self.aux)
         self._shared = self._executors()
 
     def _run_forward(self, batch: Any, as_bound: bool) -> None:
@@ -354,6 +353,10 @@ def choose(live: Module, overlap: Optional[bool], save_memory: bool) -> Type[Ser
     if plain and size < SMALL and not overlap:
         return SharedInputs
     return Overlapped if overlaps and not mxnet_internals.has_groups_of_contexts(live) else Serial
+
+
+def _are_wide(gradients: Arrays) -> bool:
+    return all(widened(gradient) is gradient for gradient in gradients)
 
 
 def _is_plain(module: Module) -> bool:

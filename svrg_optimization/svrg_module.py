@@ -141,13 +141,11 @@ class SVRGModule(Module):
                 "some output layers have normalization='batch' or 'valid' and some have not: batches with fewer rows "
                 "than the rest are weighed only approximately; give all output layers the same normalization"
             )
-        # What the last forward() left for backward(): the batch, whether the snapshot has seen it, and whether a
-        # full pass came between.
+        # What the last forward() left for backward(): the batch, whether the snapshot has seen it, and how many full
+        # passes had begun.
         self._batch: Any = None
         self._corrected = False
-        self._overtaken = False
-        # Whether backward() has left gradients that update() is to use.
-        self._gradients_pending = False
+        self._passes = 0
         self._monitored = False
         self._said_plain = False
         self._said_round_batch = False
@@ -260,6 +258,8 @@ class SVRGModule(Module):
         # Module.bind calls this to free what is bound.
         super()._reset_bind()
         self._mod_aux._reset_bind()
+        # It holds on to what was bound.
+        self.__dict__.pop("_strategy", None)
         self._batch, self._corrected = None, False
 
     def _sync_params_from_devices(self) -> None:
@@ -394,7 +394,7 @@ class SVRGModule(Module):
             The module isn't bound or has no weights.
         """
         as_bound = shapes.check(self, data_batch)
-        self._batch, self._corrected, self._overtaken = data_batch, False, False
+        self._batch, self._corrected, self._passes = data_batch, False, self._snapshot.passes
         if not (self._snapshot.taken and self.for_training and (is_train is None or is_train)):
             super().forward(data_batch, is_train)
             return
@@ -419,9 +419,9 @@ class SVRGModule(Module):
             The module isn't bound for training or has no weights, or `update_full_grads` came between `forward` and
             `backward`.
         """
-        if self._overtaken:
+        if self._batch is not None and self._passes != self._snapshot.passes:
             raise RuntimeError("backward() after update_full_grads() needs a new forward(): the snapshot has moved")
-        self._gradients_pending = True
+        self._snapshot.gradients_pending = True
         super().backward(_heads(self, out_grads, self._batch))
         if not self._corrected:
             return
@@ -443,7 +443,7 @@ class SVRGModule(Module):
         if self._optimizer_draws and self._snapshot.taken:
             self._draws.advance()
         super().update()
-        self._gradients_pending = False
+        self._snapshot.gradients_pending = False
 
     # --------------------------------------------------------------------------------------- the full gradient
 
@@ -492,7 +492,7 @@ class SVRGModule(Module):
         checks.train_data(train_data, out_grads)
         started = time.time()
         arg_params, aux_params = self.get_params()
-        self._overtaken = self._batch is not None
+        self._snapshot.passes += 1
         with self._snapshot_at(arg_params, aux_params):
             totals, samples = self._sum_gradients(train_data, batch_end_callback, epoch, out_grads)
             full_gradient.divide(totals, samples)
@@ -574,7 +574,8 @@ class SVRGModule(Module):
         # It must have the snapshot's weights, and nobody may miss its gradients or watch its outputs.
         devices_agree = len(mxnet_internals.contexts(self)) == 1 or mxnet_internals.kvstore(self) is not None
         dense = all(stype == "default" for stype in mxnet_internals.storage_types(self))
-        return devices_agree and dense and not (self._gradients_pending or self._monitored or self.inputs_need_grad)
+        pending = self._snapshot.gradients_pending
+        return devices_agree and dense and not (pending or self._monitored or self.inputs_need_grad)
 
     def install_monitor(self, mon: Any) -> None:
         """Install a monitor on the live network, which then takes no part in full passes."""

@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import weakref
 
 import mxnet as mx
 import numpy as np
@@ -302,6 +303,85 @@ def test_memory_is_shared_if_it_is_to_be_saved(strategy):
     module.forward_backward(next(train))
     live, snapshot = (each.get_outputs()[0] for each in (module, module._mod_aux))
     assert (_address(live) == _address(snapshot)) == (strategy == "memory saving")
+
+
+def test_binding_anew_frees_what_was_bound():
+    data, weights = samples(SOFTMAX, 8)
+    train = iterator(SOFTMAX, data, 4)
+    module = ready(SOFTMAX, weights, train)
+    list(train_steps(module, train, 1))
+    bound = [weakref.ref(each._exec_group.execs[0]) for each in (module, module._mod_aux)]
+    module.bind(train.provide_data, train.provide_label, for_training=False, force_rebind=True)
+    assert [each() for each in bound] == [None, None]
+
+
+def test_outputs_are_new_objects_in_each_step():
+    data, weights = samples(SOFTMAX, 8)
+    train = iterator(SOFTMAX, data, 4)
+    module = ready(SOFTMAX, weights, train)
+    module.update_full_grads(train)
+    for batch in train:
+        module.forward(batch, is_train=True)
+        output = module.get_outputs()[0]
+        assert output.grad is None
+        output.attach_grad()
+
+
+def test_a_full_pass_leaves_the_pending_gradients_of_a_sharer_alone():
+    data, weights = samples(SOFTMAX, 8)
+    train = iterator(SOFTMAX, data, 4)
+    owner = ready(SOFTMAX, weights, train)
+    sharer = SVRGModule(symbol(SOFTMAX))
+    sharer.bind(train.provide_data, train.provide_label, shared_module=owner)
+    sharer.borrow_optimizer(owner)
+    sharer.forward_backward(next(train))
+    before = [array.asnumpy() for (array,) in sharer._exec_group.grad_arrays]
+    owner.update_full_grads(train)
+    for (array,), value in zip(sharer._exec_group.grad_arrays, before):
+        np.testing.assert_array_equal(array.asnumpy(), value)
+    sharer.forward(next(train))
+    owner.update_full_grads(train)
+    with pytest.raises(RuntimeError, match="needs a new forward"):
+        sharer.backward()
+
+
+def test_sparse_gradients_of_dense_weights(rng):
+    tokens, labels = nd(rng.integers(0, 6, (8, 3)), np.float32), nd(rng.integers(0, 2, 8), np.float32)
+    weights = []
+    for sparse in (False, True):
+        output = mx.sym.Embedding(mx.sym.Variable("data"), input_dim=6, output_dim=2, sparse_grad=sparse, name="words")
+        output = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(output, num_hidden=2, name="fc"), name="softmax")
+        module = SVRGModule(output)
+        train = mx.io.NDArrayIter(tokens, labels, 4)
+        mx.random.seed(1)
+        module.fit(train, num_epoch=2, initializer=mx.init.Uniform(1), optimizer_params={"learning_rate": 0.25})
+        weights.append(weights_of(module))
+    assert_same(*weights, rtol=1e-5, atol=1e-6)
+
+
+def test_a_full_pass_without_parameters_to_train():
+    data, weights = samples(SOFTMAX, 8)
+    train = iterator(SOFTMAX, data, 4)
+    module = ready(SOFTMAX, weights, train, fixed_param_names=list(weights))
+    for callback in (None, lambda param: None):
+        module.update_full_grads(train, batch_end_callback=callback)
+        module.forward_backward(next(train))
+        module.update()
+    assert_same(weights_of(module), weights)
+
+
+def test_a_full_gradient_that_is_replaced_by_hand():
+    data, weights = samples(SOFTMAX, 8)
+    train = iterator(SOFTMAX, data, 4)
+    module = ready(SOFTMAX, weights, train)
+    module.update_full_grads(train)
+    batch = next(train)
+    module.forward_backward(batch)
+    before = module._exec_group.grad_arrays[0][0].asnumpy()
+    name = module._exec_group.param_names[0]
+    module._param_dict[0][name] = module._param_dict[0][name] + 1
+    module.forward_backward(batch)
+    np.testing.assert_allclose(module._exec_group.grad_arrays[0][0].asnumpy(), before + 1, **EXACT)
 
 
 def test_sharing_part_of_the_parameters_of_another_network():

@@ -170,29 +170,32 @@ def test_networks_that_may_depend_on_the_batch_size_keep_it(name, given, rng):
     assert given == [4, 4, 4]
 
 
+@pytest.mark.parametrize(
+    "operator, apart",
+    [
+        (lambda data: mx.sym.softmax(data, axis=1), True),
+        (lambda data: mx.sym.softmax(data), False),
+        (lambda data: mx.sym.softmax(data, axis=0), False),
+        (lambda data: mx.sym.concat(data, data), True),
+        (lambda data: mx.sym.concat(data, data, dim=0), False),
+        (lambda data: 1 - mx.sym.Flatten(data) / 2, True),
+        (lambda data: mx.sym.mean(data, axis=[1]), False),
+        (lambda data: mx.sym.dot(data, data, transpose_b=True), False),
+        (lambda data: mx.sym.mean(mx.sym.transpose(data), axis=1), False),
+        (lambda data: mx.sym.reshape(data, shape=(-1, 2)), False),
+        (lambda data: mx.sym.Custom(data, op_type="svrg_optimization_test_own", axis="rows"), False),
+    ],
+)
+def test_operators_that_keep_rows_apart_are_known(operator, apart):
+    assert networks.keeps_rows_apart(operator(mx.sym.Variable("data"))) == apart
+
+
 @mx.operator.register("svrg_optimization_test_own")
 class _Own(mx.operator.CustomOpProp):
     """May do anything with its rows, and have any attributes."""
 
     def __init__(self, axis):
         super().__init__()
-
-
-@pytest.mark.parametrize(
-    "operator, mixes",
-    [
-        (lambda data: mx.sym.mean(data, axis=1), False),
-        (lambda data: mx.sym.mean(data, axis=[1]), False),
-        (lambda data: mx.sym.mean(data, axis=(1, 2)), False),
-        (lambda data: mx.sym.mean(data, axis=[0, 1]), True),
-        (lambda data: mx.sym.mean(data, axis=1, exclude=True), True),
-        (lambda data: mx.sym.softmax(data, axis=0), True),
-        (lambda data: mx.sym.sum(data), True),
-        (lambda data: mx.sym.Custom(data, op_type="svrg_optimization_test_own", axis="rows"), True),
-    ],
-)
-def test_operators_along_the_rows_are_known_by_their_axes(operator, mixes):
-    assert networks.may_mix_rows(operator(mx.sym.Variable("data"))) == mixes
 
 
 class OwnIterator(mx.io.NDArrayIter):
