@@ -1,6 +1,7 @@
 """The sums of a full pass: where the gradients of its batches are computed and added up."""
 
-from typing import Any, Callable, Sequence
+import itertools
+from typing import Any, Callable, Sequence, Union
 
 from mxnet.module import Module
 
@@ -31,13 +32,11 @@ class GradientSum:
         self, modules: Sequence[Module], gradient: BatchGradient, totals: OnDevices, prepare: Callable[[], None]
     ) -> None:
         self.totals = totals
-        self._modules, self._gradient, self._prepare = modules, gradient, prepare
-        self._turn = 0
+        self._turns, self._gradient, self._prepare = itertools.cycle(modules), gradient, prepare
 
     def add(self, batch: Any, heads: HeadsOfBatch) -> None:
         """Add the gradient of a batch, or of `Rows` times their weight."""
-        module = self._modules[self._turn % len(self._modules)]
-        self._turn += 1
+        module = next(self._turns)
         self._prepare()
         # Module can't be reshaped with labels that it isn't bound to; head gradients may still want them.
         inputs = batch if module.label_shapes or not isinstance(batch, Rows) else batch._replace(label=[])
@@ -63,31 +62,34 @@ class SumInBackward(GradientSum):
         pass
 
 
-class SumInExecutors(GradientSum):
+class SumInExecutors:
     """A sum on one device, by executors for larger batches, which take turns.
 
     Parameters
     ----------
     executors : sequence of PassExecutor
     context : Context
-        Where the totals are to be, at the end.
+        Where the totals are to be.
     """
 
     def __init__(self, executors: Sequence[PassExecutor], context: Any) -> None:
-        self.totals = [{}]
         self._executors, self._context = executors, context
-        self._turn = 0
+        self._turns = itertools.cycle(executors)
         for executor in executors:
             executor.begin()
 
     def add(self, batch: Any, heads: HeadsOfBatch) -> None:
         """Add the gradient of a batch, or of `Rows` times their weight."""
-        self._executors[self._turn % len(self._executors)].add(batch, getattr(batch, "weight", 1))
-        self._turn += 1
+        next(self._turns).add(batch, getattr(batch, "weight", 1))
 
-    def finish(self) -> None:
-        """Let the totals be what the executors have; their own arrays go on to be used for gradients."""
-        for name, array in self._executors[0].total.items():
-            self.totals[0][name] = array.copyto(self._context)
+    @property
+    def totals(self) -> OnDevices:
+        """The sum so far, a copy: the executors' own arrays go on to be used for gradients."""
+        total = {name: array.copyto(self._context) for name, array in self._executors[0].total.items()}
+        for name, array in total.items():
             for other in self._executors[1:]:
-                self.totals[0][name] += other.total[name].as_in_context(self._context)
+                array += other.total[name].as_in_context(self._context)
+        return [total]
+
+
+AnySum = Union[GradientSum, SumInExecutors]

@@ -180,9 +180,9 @@ def _prepared(
     return invoke
 
 
-def storage_types(module: Any) -> List[str]:
-    """The storage types of all arrays that a bound module computes with."""
-    return [array.stype for executor in executors(module) for array in executor.arg_arrays]
+def is_dense(module: Any) -> bool:
+    """Whether no array that a bound module computes with is sparse."""
+    return all(array.stype == "default" for executor in executors(module) for array in executor.arg_arrays)
 
 
 def has_groups_of_contexts(module: Any) -> bool:

@@ -33,6 +33,7 @@ def _is_batch_normalisation(name: str) -> bool:
     return "batchnorm" in name.lower().replace("_", "")
 
 
+# The layers whose gradient has a term for each row, unless they have a `normalization`.
 LOSSES = ("SoftmaxOutput", "Softmax", "LinearRegressionOutput", "LogisticRegressionOutput", "MAERegressionOutput",
           "SVMOutput")  # fmt: skip
 # A weight that is computed from the data would mix rows, but has the batch's size: no larger batch fits such a network.

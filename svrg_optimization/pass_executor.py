@@ -34,10 +34,7 @@ class PassExecutor:
     def __init__(self, module: Module, bound_to: Bound, apart: bool) -> None:
         self._module, self.bound_to = module, bound_to
         self.total: Dict[str, Any] = {name: arrays[0] for name, arrays in mxnet_internals.gradients(module)}
-        if apart:
-            placement.call_apart(self._bind)
-        else:
-            self._bind()
+        placement.call(self._bind, apart)
 
     def _bind(self) -> None:
         parameters = set(mxnet_internals.parameter_names(self._module))

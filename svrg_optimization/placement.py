@@ -106,6 +106,14 @@ def call_apart(function: Callable[[], Any]) -> None:
     _threads[0].call(function)
 
 
+def call(function: Callable[[], Any], apart: bool) -> None:
+    """Call a function here, or apart."""
+    if apart:
+        call_apart(function)
+    else:
+        function()
+
+
 class _Apart(threading.Thread):
     """A thread that calls functions, one after the other."""
 
@@ -153,8 +161,4 @@ class PlacedModule(mx.mod.Module):
         self._call(super().reshape, *args, **kwargs)
 
     def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        call = functools.partial(function, *args, **kwargs)
-        if self.apart:
-            call_apart(call)
-        else:
-            call()
+        call(functools.partial(function, *args, **kwargs), self.apart)

@@ -21,7 +21,7 @@ from .batches import rows_at_once
 from .estimator import FusedRule, rule, widened
 from .forward import Forward
 from .full_gradient import BatchGradient, OnDevices
-from .gradient_sum import GradientSum, SumInBackward, SumInExecutors
+from .gradient_sum import AnySum, GradientSum, SumInBackward, SumInExecutors
 from .pass_executor import PassExecutor
 from .placement import PlacedModule
 from .random_draws import DrawStream
@@ -169,7 +169,7 @@ class Serial:
     @contextlib.contextmanager
     def full_pass(
         self, gradient: BatchGradient, live_is_free: bool, bound_to: Optional[shapes.Bound] = None
-    ) -> Iterator[GradientSum]:
+    ) -> Iterator[AnySum]:
         """A sum of gradients at the snapshot, for one full pass.
 
         Parameters
@@ -181,21 +181,14 @@ class Serial:
         bound_to : tuple, optional
             The shapes of the batches, if they are not those that the module is bound to.
         """
-        with self._sum([self.aux], gradient, bound_to) as total:
-            yield total
+        yield self._sum([self.aux], gradient, bound_to)
 
-    @contextlib.contextmanager
-    def _sum(
-        self, modules: Sequence[Module], gradient: BatchGradient, bound_to: Optional[shapes.Bound]
-    ) -> Iterator[GradientSum]:
+    def _sum(self, modules: Sequence[Module], gradient: BatchGradient, bound_to: Optional[shapes.Bound]) -> AnySum:
         """A sum to which these modules add, in batches as they are bound to or of other shapes."""
         if bound_to is None:
-            yield GradientSum(modules, gradient, self._zeros(), self.copy_states)
-            return
+            return GradientSum(modules, gradient, self._zeros(), self.copy_states)
         executors = [self._executor_of_pass(module, bound_to) for module in modules]
-        total = SumInExecutors(executors, mxnet_internals.contexts(self.live)[0])
-        yield total
-        total.finish()
+        return SumInExecutors(executors, mxnet_internals.contexts(self.live)[0])
 
     def _zeros(self) -> OnDevices:
         return full_gradient.zeros_for(mxnet_internals.gradients(self.live))
@@ -263,11 +256,10 @@ class SharedInputs(Serial):
     @contextlib.contextmanager
     def full_pass(
         self, gradient: BatchGradient, live_is_free: bool, bound_to: Optional[shapes.Bound] = None
-    ) -> Iterator[GradientSum]:
+    ) -> Iterator[AnySum]:
         """A sum that the backward pass itself adds to."""
         if bound_to is not None or not self._sums_in_backward(gradient):
-            with super().full_pass(gradient, live_is_free, bound_to) as other:
-                yield other
+            yield self._sum([self.aux], gradient, bound_to)
             return
         with mxnet_internals.borrowed_executors(self.aux):
             total = SumInBackward([self.aux], gradient, self._zeros(), self.copy_states)
@@ -294,19 +286,17 @@ class Overlapped(Serial):
     @contextlib.contextmanager
     def full_pass(
         self, gradient: BatchGradient, live_is_free: bool, bound_to: Optional[shapes.Bound] = None
-    ) -> Iterator[GradientSum]:
+    ) -> Iterator[AnySum]:
         """A sum to which the live module adds every other batch, if it is free."""
         self._repeat_draw()
         if not live_is_free:
-            with self._sum([self.aux], gradient, bound_to) as total:
-                yield total
+            yield self._sum([self.aux], gradient, bound_to)
             return
         # Running statistics are the live module's alone: a full pass leaves them as they were.
         states = mxnet_internals.auxiliary_states(self.live)
         kept = [state.copy() for state in states]
         try:
-            with self._sum([self.aux, self.live], gradient, bound_to) as total:
-                yield total
+            yield self._sum([self.aux, self.live], gradient, bound_to)
         finally:
             for state, value in zip(states, kept):
                 value.copyto(state)
@@ -360,8 +350,7 @@ def _are_wide(gradients: Arrays) -> bool:
 
 
 def _is_plain(module: Module) -> bool:
-    grouped = mxnet_internals.has_groups_of_contexts(module)
-    return not grouped and all(stype == "default" for stype in mxnet_internals.storage_types(module))
+    return mxnet_internals.is_dense(module) and not mxnet_internals.has_groups_of_contexts(module)
 
 
 def for_sharer_of(strategy: Serial) -> Type[Serial]:

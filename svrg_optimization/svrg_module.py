@@ -573,7 +573,7 @@ class SVRGModule(Module):
         """Whether the live network may take part in a full pass."""
         # It must have the snapshot's weights, and nobody may miss its gradients or watch its outputs.
         devices_agree = len(mxnet_internals.contexts(self)) == 1 or mxnet_internals.kvstore(self) is not None
-        dense = all(stype == "default" for stype in mxnet_internals.storage_types(self))
+        dense = mxnet_internals.is_dense(self)
         pending = self._snapshot.gradients_pending
         return devices_agree and dense and not (pending or self._monitored or self.inputs_need_grad)
 

@@ -74,6 +74,13 @@ def ready(problem, weights, train, *, update_freq=2, devices=1, kvstore="local",
     return made
 
 
+def sharer_of(owner, problem, train):
+    """An SVRGModule that shares the weights of `owner`."""
+    sharer = SVRGModule(symbol(problem))
+    sharer.bind(train.provide_data, train.provide_label, shared_module=owner)
+    return sharer
+
+
 def weights_of(module):
     """The weights of a module, as NumPy arrays that later steps don't change."""
     return {name: value.asnumpy().copy() for name, value in module.get_params()[0].items()}

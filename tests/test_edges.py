@@ -8,7 +8,7 @@ import mxnet as mx
 import numpy as np
 import oracle
 import pytest
-from models import assert_same, iterator, nd, ready, samples, symbol, train_steps, weights_of
+from models import assert_same, iterator, nd, ready, samples, sharer_of, symbol, train_steps, weights_of
 from mxnet.base import _LIB, check_call
 
 from svrg_optimization import SVRGModule, checkpoint
@@ -55,8 +55,7 @@ def test_an_optimizer_borrowed_from_a_plain_module(store, tmp_path):
     train = iterator(SOFTMAX, data, 4)
     owner = ready(SOFTMAX, weights, train, module=mx.mod.Module,
                   kvstore=mx.kv.create("local") if store == "object" else store)  # fmt: skip
-    module = SVRGModule(symbol(SOFTMAX))
-    module.bind(train.provide_data, train.provide_label, shared_module=owner)
+    module = sharer_of(owner, SOFTMAX, train)
     expected = oracle.svrg(SOFTMAX, weights, data, oracle.Optimizer, batch_size=4, epochs=2, update_freq=2)
     for actual, wanted in zip(train_steps(module, train, 2), expected):
         assert_same(actual, wanted, **EXACT)
@@ -331,8 +330,7 @@ def test_a_full_pass_leaves_the_pending_gradients_of_a_sharer_alone():
     data, weights = samples(SOFTMAX, 8)
     train = iterator(SOFTMAX, data, 4)
     owner = ready(SOFTMAX, weights, train)
-    sharer = SVRGModule(symbol(SOFTMAX))
-    sharer.bind(train.provide_data, train.provide_label, shared_module=owner)
+    sharer = sharer_of(owner, SOFTMAX, train)
     sharer.borrow_optimizer(owner)
     sharer.forward_backward(next(train))
     before = [array.asnumpy() for (array,) in sharer._exec_group.grad_arrays]

@@ -7,7 +7,7 @@ import mxnet as mx
 import numpy as np
 import oracle
 import pytest
-from models import assert_same, iterator, nd, ready, samples, symbol, train_steps, weights_of
+from models import assert_same, iterator, nd, ready, samples, sharer_of, symbol, train_steps, weights_of
 
 from svrg_optimization import SVRGModule, _SVRGOptimizer
 
@@ -193,8 +193,7 @@ def test_shared_module_makes_the_snapshot_follow_the_weights():
     data, weights = samples(SOFTMAX, 8)
     train = iterator(SOFTMAX, data, 4)
     owner = ready(SOFTMAX, weights, train)
-    sharer = SVRGModule(symbol(SOFTMAX))
-    sharer.bind(train.provide_data, train.provide_label, shared_module=owner)
+    sharer = sharer_of(owner, SOFTMAX, train)
     expected = oracle.svrg(SOFTMAX, weights, data, oracle.Optimizer, batch_size=4, epochs=2, update_freq=2)
     sharer.update_full_grads(train)
     for epoch in range(2):
@@ -211,8 +210,7 @@ def test_sharing_with_a_plain_module_makes_the_snapshot_follow_the_weights():
     data, weights = samples(SOFTMAX, 8)
     train = iterator(SOFTMAX, data, 4)
     owner = ready(SOFTMAX, weights, train, module=mx.mod.Module)
-    sharer = SVRGModule(symbol(SOFTMAX))
-    sharer.bind(train.provide_data, train.provide_label, shared_module=owner)
+    sharer = sharer_of(owner, SOFTMAX, train)
     expected = oracle.svrg(SOFTMAX, weights, data, oracle.Optimizer, batch_size=4, epochs=2, update_freq=2)
     for actual, wanted in zip(train_steps(sharer, train, 2), expected):
         assert_same(actual, wanted, **EXACT)
