@@ -77,10 +77,24 @@ def optimizer(module: Any) -> Any:
     return module._optimizer
 
 
-def update_by(module: Any, optimizer: Any) -> None:
-    """Let the module's own updater, if it has one, use this optimizer."""
+def update_by(module: Any, updater: Any) -> None:
+    """Let the module, if it updates its weights itself, do so by this updater."""
     if module._updater is not None:
-        module._updater.optimizer = optimizer
+        # Module has read the states of a checkpoint already.
+        updater.states, updater.states_synced = module._updater.states, module._updater.states_synced
+        module._updater = updater
+
+
+def updater(module: Any) -> Any:
+    """What the module updates its weights by; None if a KVStore does."""
+    return module._updater
+
+
+def next_rates(optimizer: Any, device: int, indices: Any) -> Tuple[List[float], List[float]]:
+    """The learning rates and weight decays of the next update of these weights on this device, which is counted."""
+    optimizer._set_current_context(device)
+    optimizer._update_count(indices)
+    return optimizer._get_lrs(indices), optimizer._get_wds(indices)
 
 
 def take_weights_that_all_devices_hold(module: Any) -> None:

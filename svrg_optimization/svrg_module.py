@@ -20,6 +20,7 @@ from .placement import PlacedModule
 from .random_draws import DrawStream, draws_random_numbers
 from .snapshot import Snapshot
 from .svrg_optimizer import REGISTERED_NAME, _SVRGOptimizer
+from .updater import Updater
 
 __all__ = ["SVRGModule"]
 
@@ -258,8 +259,11 @@ class SVRGModule(Module):
         # Module.bind calls this to free what is bound.
         super()._reset_bind()
         self._mod_aux._reset_bind()
-        # It holds on to what was bound.
+        # They hold on to what was bound.
         self.__dict__.pop("_strategy", None)
+        updater = mxnet_internals.updater(self) if self.optimizer_initialized else None
+        if isinstance(updater, Updater):
+            updater.forget()
         self._batch, self._corrected = None, False
 
     def _sync_params_from_devices(self) -> None:
@@ -338,7 +342,7 @@ class SVRGModule(Module):
         self._job.start()
         users_optimizer = self._users_optimizer()
         # Only a store has keys of full gradients to tell apart.
-        mxnet_internals.update_by(self, users_optimizer)
+        mxnet_internals.update_by(self, Updater(users_optimizer))
         self._optimizer_at_start = checkpoint.numbers_of(users_optimizer)
         # Its noise is drawn anew at each update: by the stream too, so that a resumed run draws the same.
         self._optimizer_draws = isinstance(users_optimizer, mx.optimizer.SGLD)

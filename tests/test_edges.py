@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import sys
 import weakref
 
 import mxnet as mx
@@ -310,8 +311,10 @@ def test_binding_anew_frees_what_was_bound():
     module = ready(SOFTMAX, weights, train)
     list(train_steps(module, train, 1))
     bound = [weakref.ref(each._exec_group.execs[0]) for each in (module, module._mod_aux)]
+    gradient = module._exec_group.grad_arrays[0][0]
     module.bind(train.provide_data, train.provide_label, for_training=False, force_rebind=True)
     assert [each() for each in bound] == [None, None]
+    assert sys.getrefcount(gradient) == 2, "this function's, and getrefcount's own"
 
 
 def test_outputs_are_new_objects_in_each_step():

@@ -1,0 +1,192 @@
+"""The prepared update by SGD against mxnet's own, bit for bit, at every step."""
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from svrg_optimization.updater import LARGE, Updater
+
+SHAPES = [(3, 4), (LARGE,), (5,), (2, LARGE), (1,), (7, 2)]
+NAMES = {0: "a_weight", 1: "b_weight", 2: "b_bias", 3: "c_weight", 4: "c_bias", 5: "d_weight"}
+
+
+class Twins:
+    """The same weights, one set updated by mxnet's Updater and one by ours."""
+
+    def __init__(self, optimizer=mx.optimizer.SGD, dtype="float32", seed=0, **settings):
+        self.random, self.dtype = np.random.RandomState(seed), dtype
+        settings = {"learning_rate": 0.3, "param_idx2name": NAMES, "rescale_grad": 1 / 96, **settings}
+        self.updaters = [make(optimizer(**settings)) for make in (mx.optimizer.Updater, Updater)]
+        values = self.draw()
+        self.weights = [self.arrays(values), self.arrays(values)]
+        self.gradients = [self.arrays(values), self.arrays(values)]
+
+    def draw(self):
+        return [self.random.randn(*shape) for shape in SHAPES]
+
+    def arrays(self, values):
+        return [mx.nd.array(value, dtype=self.dtype) for value in values]
+
+    def each(self, change):
+        for updater in self.updaters:
+            change(updater)
+
+    def step(self, which=range(len(SHAPES))):
+        """One update of some of the weights, with new gradients; afterwards all is equal."""
+        values = self.draw()
+        for updater, weights, gradients in zip(self.updaters, self.weights, self.gradients):
+            for gradient, value in zip(gradients, values):
+                gradient[:] = value
+            updater([*which], [gradients[i] for i in which], [weights[i] for i in which])
+        self.check()
+
+    def check(self):
+        theirs, ours = self.updaters
+        for expected, weight in zip(*self.weights):
+            np.testing.assert_array_equal(weight.asnumpy(), expected.asnumpy())
+        assert ours.states.keys() == theirs.states.keys()
+        for key, expected in theirs.states.items():
+            for one, other in zip(flat(ours.states[key]), flat(expected)):
+                np.testing.assert_array_equal(one.asnumpy(), other.asnumpy())
+        for name in ("num_update", "_index_update_count", "lr", "learning_rate"):
+            assert getattr(ours.optimizer, name) == getattr(theirs.optimizer, name)
+
+
+def flat(state):
+    parts = state if isinstance(state, tuple) else (state,)
+    return [part for part in parts if part is not None]
+
+
+@pytest.fixture
+def updates_by_mxnet(monkeypatch):
+    """How many weights SGD itself has been asked to update."""
+    asked = []
+    original = mx.optimizer.SGD.update_multi_precision
+
+    def update(self, index, *arrays):
+        asked.extend(index if isinstance(index, (list, tuple)) else [index])
+        original(self, index, *arrays)
+
+    monkeypatch.setattr(mx.optimizer.SGD, "update_multi_precision", update)
+    return asked
+
+
+@pytest.mark.filterwarnings("ignore:Accumulating with float16")
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("clip_gradient", [None, 0.004])
+@pytest.mark.parametrize("wd", [0.0, 0.01])
+@pytest.mark.parametrize("momentum", [0.0, 0.9, -0.5])
+def test_the_same_bits(momentum, wd, clip_gradient, dtype):
+    twins = Twins(momentum=momentum, wd=wd, clip_gradient=clip_gradient, dtype=dtype)
+    for _ in range(4):
+        twins.step()
+
+
+def test_sgd_is_asked_only_the_first_time(updates_by_mxnet):
+    twins = Twins(momentum=0.9)
+    twins.step()
+    del updates_by_mxnet[:]
+    for _ in range(3):
+        twins.step()
+    assert len(updates_by_mxnet) == 3 * len(SHAPES), "mxnet's Updater asks, ours doesn't"
+
+
+CHANGES = {
+    "learning rate": lambda updater: updater.optimizer.set_learning_rate(0.05),
+    "lr_mult": lambda updater: updater.optimizer.set_lr_mult({"a_weight": 0.5, "c_weight": 0.25}),
+    "wd_mult": lambda updater: updater.optimizer.set_wd_mult({"b_weight": 3.0, "c_bias": 2.0}),
+    "wd": lambda updater: setattr(updater.optimizer, "wd", 0.5),
+    "momentum": lambda updater: setattr(updater.optimizer, "momentum", 0.25),
+    "no momentum": lambda updater: setattr(updater.optimizer, "momentum", 0.0),
+    "rescale_grad": lambda updater: setattr(updater.optimizer, "rescale_grad", 0.5),
+    "clip_gradient": lambda updater: setattr(updater.optimizer, "clip_gradient", 0.001),
+    "states": lambda updater: updater.set_states(updater.get_states()),
+    "states and optimizer": lambda updater: updater.set_states(updater.get_states(dump_optimizer=True)),
+    "another optimizer": lambda updater: setattr(updater, "optimizer", mx.optimizer.SGD(momentum=0.5, wd=0.1)),
+    "another device": lambda updater: updater.optimizer._set_current_context(1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_what_is_changed_counts_from_the_next_step_on(change):
+    twins = Twins(momentum=0.9, wd=0.01)
+    for _ in range(3):
+        twins.step()
+    twins.each(change)
+    for _ in range(3):
+        twins.step()
+
+
+def test_a_schedule():
+    twins = Twins(lr_scheduler=mx.lr_scheduler.FactorScheduler(step=2, factor=0.5))
+    for _ in range(7):
+        twins.step()
+
+
+def test_weights_that_come_in_turn_have_counts_of_their_own():
+    schedule = mx.lr_scheduler.PolyScheduler(max_update=20)
+    twins = Twins(momentum=0.5, lr_scheduler=schedule)
+    for which in 3 * [(0, 1, 2, 3, 4, 5), (0, 1), (0, 1), (4, 5), (0, 1, 2, 3, 4, 5)]:
+        twins.step(which)
+
+
+def test_new_arrays_of_the_same_number():
+    twins = Twins(momentum=0.9)
+    for _ in range(3):
+        twins.step()
+    for k in (0, 1):
+        twins.weights[k] = [weight.copy() for weight in twins.weights[k]]
+        twins.step()
+        twins.gradients[k] = [gradient.copy() for gradient in twins.gradients[k]]
+        twins.step()
+
+
+@pytest.mark.parametrize("aggregation", ["0", "1", "3", "60"])
+def test_any_number_of_weights_at_once(monkeypatch, aggregation):
+    monkeypatch.setenv("MXNET_OPTIMIZER_AGGREGATION_SIZE", aggregation)
+    twins = Twins(momentum=0.5, lr_scheduler=mx.lr_scheduler.PolyScheduler(max_update=20))
+    for _ in range(4):
+        twins.step()
+
+
+class Half(mx.optimizer.SGD):
+    """SGD at half the rate."""
+
+    def update_multi_precision(self, index, weight, grad, state):
+        super().update_multi_precision(index, weight, [0.5 * each for each in grad], state)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": Half},
+        {"optimizer": mx.optimizer.Adam},
+        {"dtype": "float16", "multi_precision": True, "momentum": 0.9},
+    ],
+    ids=["subclass of SGD", "Adam", "multi_precision"],
+)
+def test_other_optimizers_are_left_to_mxnet(settings):
+    twins = Twins(**settings)
+    for _ in range(4):
+        twins.step()
+
+
+def test_sparse_gradients_and_mixed_types_are_left_to_mxnet():
+    for dtype, stype in (("float64", "default"), ("float32", "row_sparse")):
+        results = []
+        for make in (mx.optimizer.Updater, Updater):
+            updater = make(mx.optimizer.SGD(learning_rate=0.5, momentum=0.5, wd=0.25))
+            weights = [mx.nd.ones((3, 2)), mx.nd.ones((3, 2), dtype=dtype)]
+            gradients = [weights[0] * 2, mx.nd.array([[0, 0], [1, 2], [0, 0]], dtype=dtype).tostype(stype)]
+            for _ in range(4):
+                updater([0, 1], gradients, weights)
+            results.append([weight.asnumpy() for weight in weights])
+        np.testing.assert_array_equal(*results)
+
+
+def test_an_array_alone():
+    updater = Updater(mx.optimizer.SGD(learning_rate=0.5))
+    weight = mx.nd.array([4.0])
+    for _ in range(3):
+        updater(0, mx.nd.array([2.0]), weight)
+    assert weight.asscalar() == 1.0
