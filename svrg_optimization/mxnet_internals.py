@@ -49,6 +49,11 @@ def inputs_of_first_device(module: Any) -> List[Any]:
     return [on_devices[0][1] for on_devices in module._exec_group.data_arrays]
 
 
+def first_inputs(module: Any) -> List[Any]:
+    """The first data array of a bound module on each device."""
+    return [array for on_devices in module._exec_group.data_arrays[:1] for _, array in on_devices]
+
+
 def parameter_arrays(module: Any) -> GradientsOnDevices:
     """(name, array on each device) of every parameter of a bound module."""
     group = module._exec_group
@@ -167,6 +172,11 @@ def copy_into(target: Any) -> Callable[[Any], None]:
 def operation(name: str, inputs: List[Any], outputs: List[Any], **attributes: Any) -> Callable[[], None]:
     """``mxnet.nd.<name>(*inputs, out=outputs, **attributes)``."""
     return _prepared_operator(name, c_handle_array(inputs), outputs, attributes, inputs)
+
+
+def await_readers(array: Any) -> Callable[[], None]:
+    """A function that changes nothing: what reads `array` from then on waits for what has been to read it before."""
+    return operation("_copy", [array], [array])
 
 
 def invocation(operator: Any, inputs: List[Any], outputs: List[Any]) -> Callable[[], None]:

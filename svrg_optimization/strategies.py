@@ -200,27 +200,30 @@ class Serial:
         return kept
 
 
-class SharedInputs(Serial):
-    """For small networks: the snapshot reads the live module's copy of the batch."""
+class AfterLive(Serial):
+    """The snapshot once the live backward pass is over, on the live module's copy of the batch."""
 
     def __init__(self, live: Module, aux: PlacedModule, draws: DrawStream) -> None:
         super().__init__(live, aux, draws)
         self._shapes: Any = None
         self._shared: Tuple[Any, Any] = (None, None)
-        self._one_wide_type = False
-        self._fused: Dict[int, FusedRule] = {}
 
     def bound(self) -> None:
         """Bind the snapshot to the live module's inputs."""
         self._shapes = self._live_shapes()
-        arrays = [on_devices[0] for _, on_devices in mxnet_internals.gradients(self.live)]
-        self._one_wide_type = _are_wide(arrays) and len({array.dtype for array in arrays}) == 1
         self._share()
+        self._shared = self._executors()
 
     def _share(self) -> None:
         mxnet_internals.replace_executors(self.aux, inputs_of=self.live)
-        mxnet_internals.keep_outputs(self.aux)
-        self._shared = self._executors()
+
+    def _forward_snapshot(self, batch: Any, as_bound: bool) -> None:
+        """Nothing yet."""
+
+    def backward(self, batch: Any, heads: Heads) -> None:
+        """Forward and backward at the snapshot."""
+        super()._forward_snapshot(batch, as_bound=False)
+        self._run_backward(heads(self.aux))
 
     def _run_forward(self, batch: Any, as_bound: bool) -> None:
         if self._executors() != self._shared:
@@ -229,18 +232,46 @@ class SharedInputs(Serial):
                 super()._run_forward(batch, as_bound)
                 return
             self._reshape_to(self._shapes)
-            self._share()
+            self.bound()
         for executor in mxnet_internals.executors(self.aux):
             executor.forward(is_train=True)
 
-    def backward(self, batch: Any, heads: Heads) -> None:
-        """The backward pass at the snapshot, without detours if the network ends in a loss."""
-        head_gradients = heads(self.aux)
+    def _run_backward(self, head_gradients: Any) -> None:
+        # Without detours if the network ends in a loss.
         if head_gradients is not None:
             self.aux.backward(head_gradients)
             return
         for executor in mxnet_internals.executors(self.aux):
             executor.backward()
+
+
+class SharedInputs(AfterLive):
+    """For small networks: few and short calls."""
+
+    def __init__(self, live: Module, aux: PlacedModule, draws: DrawStream) -> None:
+        super().__init__(live, aux, draws)
+        self._one_wide_type = False
+        self._fused: Dict[int, FusedRule] = {}
+        self._await_live: List[Callable[[], None]] = []
+
+    def bound(self) -> None:
+        """Bind the snapshot to the live module's inputs."""
+        arrays = [on_devices[0] for _, on_devices in mxnet_internals.gradients(self.live)]
+        self._one_wide_type = _are_wide(arrays) and len({array.dtype for array in arrays}) == 1
+        super().bound()
+
+    def _share(self) -> None:
+        super()._share()
+        mxnet_internals.keep_outputs(self.aux)
+        self._await_live = [mxnet_internals.await_readers(array) for array in mxnet_internals.first_inputs(self.live)]
+
+    def backward(self, batch: Any, heads: Heads) -> None:
+        """Forward and backward at the snapshot; whoever asks for the live outputs now gets them before."""
+        # mxnet takes what is ready in turn. A metric that it computes isn't to wait for the snapshot: it would have to,
+        # were the snapshot ready already.
+        for await_live in self._await_live:
+            await_live()
+        super().backward(batch, heads)
 
     def _sums_in_backward(self, gradient: BatchGradient) -> bool:
         return self._one_wide_type and not gradient.is_mean
@@ -302,25 +333,20 @@ class Overlapped(Serial):
                 value.copyto(state)
 
 
-class MemorySaving(Serial):
+class MemorySaving(AfterLive):
     """The snapshot in the memory of the live executors, once their backward pass is over."""
 
     def larger_batches(self, gradient: BatchGradient, samples: int, least: int) -> Optional[shapes.Bound]:
         """None: they take more memory."""
         return None
 
-    def bound(self) -> None:
-        """Let the snapshot compute in the live module's memory, on its copy of the batch."""
+    def _share(self) -> None:
         mxnet_internals.replace_executors(self.aux, inputs_of=self.live, memory_of=self.live)
-
-    def _forward_snapshot(self, batch: Any, as_bound: bool) -> None:
-        """Nothing yet: the live backward pass needs what the live forward pass left in memory."""
 
     def backward(self, batch: Any, heads: Heads) -> None:
         """Forward and backward at the snapshot; the live outputs are kept."""
         outputs = [output for executor in mxnet_internals.executors(self.live) for output in executor.outputs]
         kept = [output.copy() for output in outputs]
-        super()._forward_snapshot(batch, as_bound=False)
         super().backward(batch, heads)
         for output, value in zip(outputs, kept):
             value.copyto(output)

@@ -295,12 +295,14 @@ def _address(array):
     return address.value
 
 
-def test_memory_is_shared_if_it_is_to_be_saved(strategy):
+@pytest.mark.parametrize("sizes", [[4], [4, 2, 4]], ids=["as bound", "after another size"])
+def test_memory_is_shared_if_it_is_to_be_saved(strategy, sizes):
     data, weights = samples(TWO_LAYER, 8)
     train = iterator(TWO_LAYER, data, 4)
     module = ready(TWO_LAYER, weights, train)
     module.update_full_grads(train)
-    module.forward_backward(next(train))
+    for size in sizes:
+        module.forward_backward(next(iterator(TWO_LAYER, data, size)))
     live, snapshot = (each.get_outputs()[0] for each in (module, module._mod_aux))
     assert (_address(live) == _address(snapshot)) == (strategy == "memory saving")
 
