@@ -1,9 +1,10 @@
 """The update of the weights by mxnet's SGD: by the same operators, less what mxnet does anew in each step."""
 
 import operator
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import mxnet as mx
+import numpy as np
 
 from .mxnet_internals import next_rates, operation
 
@@ -17,7 +18,7 @@ Arrays = Tuple[Any, ...]
 class Updater(mx.optimizer.Updater):
     """mxnet's ``Updater``, which prepares the steps of ``mxnet.optimizer.SGD`` for arrays that it gets again.
 
-    The weights and momenta are the same, bit for bit.
+    The weights and momenta are the same, bit for bit, as long as they are finite.
 
     Parameters
     ----------
@@ -40,7 +41,11 @@ class Updater(mx.optimizer.Updater):
 
     def __call__(self, index: Any, grad: Any, weight: Any) -> None:
         """Update `weight`, an array or several of one device, by `grad`."""
-        if type(self.optimizer) is not mx.optimizer.SGD or not isinstance(index, (list, tuple)):
+        if (
+            type(self.optimizer) is not mx.optimizer.SGD
+            or not isinstance(index, (list, tuple))
+            or any(isinstance(key, bytes) for key in index)
+        ):
             super().__call__(index, grad, weight)
             return
         key = tuple(index)
@@ -50,19 +55,23 @@ class Updater(mx.optimizer.Updater):
             super().__call__(index, grad, weight)
             self._updates[key] = _Update(self.optimizer, self._arrays(index, grad, weight))
             return
-        if update.steps is None:
-            update.prepare(key, self.optimizer.aggregate_num if self.aggregate_updates else 1)
-        if not update.steps:
+        if not update.can_be_prepared:
             super().__call__(index, grad, weight)
-        for step in update.steps or ():
+            return
+        if not update.steps:
+            update.prepare(key, self.optimizer.aggregate_num if self.aggregate_updates else 1)
+        for step in update.steps:
             step()
+
+    def __getstate__(self) -> Dict[str, Any]:
+        return {**self.__dict__, "_updates": {}}
 
     def forget(self) -> None:
         """Let go of the arrays."""
         self._updates.clear()
 
     def _arrays(self, index: Any, grad: Any, weight: Any) -> Arrays:
-        return (*weight, *grad, *map(self.states.get, index))
+        return (*weight, *grad, *map(self.states.get, index), *map(self.states_synced.get, index))
 
 
 class _Update:
@@ -72,30 +81,35 @@ class _Update:
     ----------
     optimizer : SGD
     arrays : tuple
-        The weights, their gradients and their states.
+        The weights, their gradients, their states, and whether these are where they belong.
     """
 
     def __init__(self, optimizer: Any, arrays: Arrays) -> None:
-        self._optimizer, self._arrays = optimizer, arrays
-        # None before they are prepared; empty if they can't be.
-        self.steps: Optional[List[_Step]] = None
+        self._of = _identities(optimizer, arrays)
+        count = len(arrays) // 4
+        self._columns = [arrays[first : first + count] for first in (0, count, 2 * count)]
+        weights, gradients, _ = self._columns
+        self.can_be_prepared = (
+            not optimizer.multi_precision
+            and len({weight.dtype for weight in weights}) == 1
+            and all(array.stype == "default" for array in weights + gradients)
+        )
+        self.steps: List[_Step] = []
 
     def is_for(self, optimizer: Any, arrays: Arrays) -> bool:
-        """Whether these are the very ones."""
-        return optimizer is self._optimizer and len(arrays) == len(self._arrays) and all(
-            map(operator.is_, arrays, self._arrays)
-        )  # fmt: skip
+        """Whether these are the very ones, of an optimizer that still works in the same way."""
+        of = _identities(optimizer, arrays)
+        return len(of) == len(self._of) and all(map(operator.is_, of, self._of))
 
     def prepare(self, indices: Sequence[Any], at_once: int) -> None:
         """Prepare the steps, of `at_once` weights each, as mxnet does."""
-        count = len(indices)
-        rows = [*zip(indices, *(self._arrays[first : first + count] for first in (0, count, 2 * count)))]
-        plain = not self._optimizer.multi_precision and len({weight.dtype for _, weight, *_ in rows}) == 1
-        if plain and all(array.stype == "default" for array in self._arrays[: 2 * count]):
-            starts = range(0, count, at_once)
-            self.steps = [_Step(self._optimizer, *zip(*rows[start : start + at_once])) for start in starts]
-        else:
-            self.steps = []
+        rows = [*zip(indices, *self._columns)]
+        starts = range(0, len(rows), at_once)
+        self.steps = [_Step(self._of[0], *zip(*rows[start : start + at_once])) for start in starts]
+
+
+def _identities(optimizer: Any, arrays: Arrays) -> Tuple[Any, ...]:
+    return (optimizer, optimizer.momentum > 0, optimizer.multi_precision, *arrays)
 
 
 class _Step:
@@ -133,12 +147,28 @@ class _Step:
             arrays = row if momentum > 0 else row[:2]
             if row[0].size < LARGE:
                 small.append((arrays, lr, wd))
-            elif momentum > 0 or wd == 0:
+            elif (momentum > 0 or wd == 0) and _is_read_alike(lr) and _is_read_alike(wd):
                 operations.append(operation(name, [*arrays], [row[0]], lr=lr, wd=wd, **attributes))
             else:
-                # Here the operator for one array rounds otherwise than that for several, which SGD uses.
+                # Here the operator for one array would give other bits than that for several, which SGD uses.
                 operations.append(_several(name, [(arrays, lr, wd)], attributes))
         return operations + ([_several(name, small, attributes)] if small else [])
+
+
+def _is_read_alike(number: float) -> bool:
+    """Whether mxnet reads the same float32 from the text of a number by itself as from that of a list.
+
+    By itself it is read by dmlc's parser, which rounds more than once: this does what that does for numbers below 1.
+
+    >>> _is_read_alike(0.1), _is_read_alike(1.111), _is_read_alike(3.6e-05)
+    (True, False, False)
+    """
+    whole, _, digits = str(number).partition(".")
+    if number == 0:
+        return True
+    if whole != "0" or not digits.isdigit() or len(digits) > 19:
+        return False
+    return bool(np.float32(float(int(digits)) / float(10 ** len(digits))) == np.float32(number))
 
 
 def _several(name: str, rows: Sequence[Any], attributes: Dict[str, float]) -> Callable[[], None]:

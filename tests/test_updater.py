@@ -1,5 +1,7 @@
 """The prepared update by SGD against mxnet's own, bit for bit, at every step."""
 
+import pickle
+
 import mxnet as mx
 import numpy as np
 import pytest
@@ -48,6 +50,7 @@ class Twins:
         for key, expected in theirs.states.items():
             for one, other in zip(flat(ours.states[key]), flat(expected)):
                 np.testing.assert_array_equal(one.asnumpy(), other.asnumpy())
+        assert ours.states_synced == theirs.states_synced
         for name in ("num_update", "_index_update_count", "lr", "learning_rate"):
             assert getattr(ours.optimizer, name) == getattr(theirs.optimizer, name)
 
@@ -80,6 +83,80 @@ def test_the_same_bits(momentum, wd, clip_gradient, dtype):
     twins = Twins(momentum=momentum, wd=wd, clip_gradient=clip_gradient, dtype=dtype)
     for _ in range(4):
         twins.step()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(
+    "rates",
+    [(1.111, 0.0), (1.703, 0.0001), (7.498279847852245e-05, 0.0), (3.6e-05, 0.01), (0.5, 2.9975208007006097e-05),
+     (1e-40, 0.0), (0.5, 1e-46), (1, 0), (np.float32(0.1), 0.0), (0.12345678901234567, 0.0)],
+    ids=str,
+)  # fmt: skip
+def test_rates_that_mxnet_reads_otherwise_in_a_list_than_alone(rates, momentum):
+    learning_rate, wd = rates
+    twins = Twins(learning_rate=learning_rate, wd=wd, momentum=momentum, rescale_grad=1.0)
+    for _ in range(4):
+        twins.step()
+
+
+def test_a_thousand_rates_are_read_alike():
+    random = np.random.RandomState(5)
+    weights = [mx.nd.zeros(LARGE) for _ in range(2)]
+    gradient = -mx.nd.ones(LARGE)
+    theirs, ours = (make(mx.optimizer.SGD(learning_rate=1.0)) for make in (mx.optimizer.Updater, Updater))
+    for rate in 10 ** random.uniform(-9, 2, size=1000):
+        for updater, weight in zip((theirs, ours), weights):
+            updater.optimizer.set_learning_rate(rate)
+            weight[:] = 0
+            updater([0], [gradient], [weight])
+        assert weights[0][0].asscalar() == weights[1][0].asscalar(), rate
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_states_that_are_gone_are_made_anew(momentum):
+    twins = Twins()
+    for _ in range(3):
+        twins.step()
+    for updater in twins.updaters:
+        updater.set_states(type(updater)(updater.optimizer).get_states())
+        updater.optimizer.momentum = momentum
+    for _ in range(3):
+        twins.step()
+
+
+@pytest.mark.filterwarnings("ignore:Accumulating with float16")
+@pytest.mark.parametrize("change", [{"momentum": 0.9}, {"multi_precision": True, "momentum": 0.5}], ids=str)
+def test_states_that_no_longer_fit_are_the_errors_that_mxnet_raises(change):
+    twins = Twins(dtype="float16", momentum=0.5 if "multi_precision" in change else 0.0)
+    for _ in range(3):
+        twins.step()
+    errors = []
+    for updater, weights, gradients in zip(twins.updaters, twins.weights, twins.gradients):
+        for name, value in change.items():
+            setattr(updater.optimizer, name, value)
+        with pytest.raises(Exception) as raised:  # noqa: PT011, whatever it is, both raise it
+            updater([*range(len(SHAPES))], gradients, weights)
+        errors.append((raised.type, str(raised.value)))
+    assert errors[0] == errors[1]
+
+
+def test_an_updater_can_be_copied():
+    twins = Twins(momentum=0.9)
+    for _ in range(3):
+        twins.step()
+    copied = pickle.loads(pickle.dumps(twins.updaters[1]))
+    np.testing.assert_array_equal(copied.states[0].asnumpy(), twins.updaters[1].states[0].asnumpy())
+
+
+def test_names_as_bytes():
+    results = []
+    for make in (mx.optimizer.Updater, Updater):
+        weight = mx.nd.ones(2)
+        updater = make(mx.optimizer.SGD(learning_rate=0.5, wd=0.1))
+        for _ in range(4):
+            updater([b"w"], [weight * 2], [weight])
+        results.append((weight.asnumpy().tolist(), updater.optimizer._index_update_count))
+    assert results[0] == results[1]
 
 
 def test_sgd_is_asked_only_the_first_time(updates_by_mxnet):
