@@ -211,6 +211,9 @@ class AfterLive(Serial):
     def bound(self) -> None:
         """Bind the snapshot to the live module's inputs."""
         self._shapes = self._live_shapes()
+        self._share_anew()
+
+    def _share_anew(self) -> None:
         self._share()
         self._shared = self._executors()
 
@@ -222,17 +225,16 @@ class AfterLive(Serial):
 
     def backward(self, batch: Any, heads: Heads) -> None:
         """Forward and backward at the snapshot."""
-        super()._forward_snapshot(batch, as_bound=False)
+        self._repeat_draw()
+        self._run_forward(batch, as_bound=False)
         self._run_backward(heads(self.aux))
 
     def _run_forward(self, batch: Any, as_bound: bool) -> None:
+        # The user may have filled the batch with other data since: only the live module's copy is what it has seen.
         if self._executors() != self._shared:
             # One of them was reshaped.
-            if self._live_shapes() != self._shapes:
-                super()._run_forward(batch, as_bound)
-                return
-            self._reshape_to(self._shapes)
-            self.bound()
+            self._reshape_to(self._live_shapes())
+            self._share_anew()
         for executor in mxnet_internals.executors(self.aux):
             executor.forward(is_train=True)
 
@@ -362,7 +364,8 @@ def choose(live: Module, overlap: Optional[bool], save_memory: bool) -> Type[Ser
     """
     contexts = mxnet_internals.contexts(live)
     overlaps = placement.overlaps(overlap, contexts)
-    plain = _is_plain(live)
+    # States may be set between the forward and the backward pass.
+    plain = _is_plain(live) and not mxnet_internals.state_names(live)
     if save_memory:
         return MemorySaving if plain else Serial
     size = sum(int(np.prod(shape)) for shape in mxnet_internals.parameter_shapes(live).values())

@@ -319,6 +319,53 @@ def test_binding_anew_frees_what_was_bound():
     assert sys.getrefcount(gradient) == 2, "this function's, and getrefcount's own"
 
 
+@pytest.mark.parametrize("rows", [4, 3], ids=["as bound", "another size"])
+def test_a_batch_may_be_filled_anew_before_the_backward_pass(strategy, rows):
+    data, weights = samples(TWO_LAYER, 16)
+    results = []
+    for early in (False, True):
+        train = iterator(TWO_LAYER, data, 4)
+        module = ready(TWO_LAYER, weights, train)
+        module.update_full_grads(train)
+        for batch in iterator(TWO_LAYER, data[:12], rows):
+            buffers = [array.copy() for array in (*batch.data, *batch.label)]
+            module.forward(mx.io.DataBatch(buffers[:1], buffers[1:]), is_train=True)
+            for buffer in buffers if early else ():
+                buffer[:] = 0.5
+            module.backward()
+            module.update()
+        results.append(weights_of(module))
+    assert_same(*results)
+
+
+def test_states_may_be_set_before_the_backward_pass(strategy):
+    scores = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=3, name="fc") + mx.sym.Variable("state")
+    network = mx.sym.Group([mx.sym.SoftmaxOutput(scores, name="softmax"), mx.sym.BlockGrad(mx.sym.tanh(scores))])
+    random = np.random.RandomState(0)
+    rows, labels = nd(random.randn(24, 5), np.float32), nd(random.randint(0, 3, 24), np.float32)
+    start = {"fc_weight": nd(random.randn(3, 5), np.float32), "fc_bias": mx.nd.zeros(3)}
+    results = []
+    for early in (False, True):
+        train = mx.io.NDArrayIter(rows, labels, 6)
+        module = SVRGModule(network, state_names=["state"])
+        module.bind(train.provide_data, train.provide_label)
+        module.init_params(arg_params=start)
+        module.init_optimizer(optimizer_params={"learning_rate": 0.1})
+        module.set_states(value=0)
+        module.update_full_grads(train)
+        for batch in train:
+            module.forward(batch)
+            following = [[module.get_outputs()[1].copy()]]
+            if early:
+                module.set_states(states=following)
+            module.backward()
+            module.update()
+            if not early:
+                module.set_states(states=following)
+        results.append(weights_of(module))
+    assert_same(*results)
+
+
 def test_outputs_are_new_objects_in_each_step():
     data, weights = samples(SOFTMAX, 8)
     train = iterator(SOFTMAX, data, 4)
