@@ -108,17 +108,14 @@ class Serial:
 
     def _forward_snapshot(self, batch: Any, as_bound: bool) -> None:
         self._repeat_draw()
-        self._run_forward(batch, as_bound)
-
-    def _repeat_draw(self) -> None:
-        self._draws.repeat()
-
-    def _run_forward(self, batch: Any, as_bound: bool) -> None:
         # A reshape of the live module, by a batch of another shape or by the user, is followed here and not sooner:
         # evaluation doesn't pay for it.
         self._reshape_to(self._live_shapes())
         self.copy_states()
         self._forward_aux(batch, as_bound)
+
+    def _repeat_draw(self) -> None:
+        self._draws.repeat()
 
     def _live_shapes(self) -> Any:
         return self.live.data_shapes, self.live.label_shapes
@@ -226,10 +223,6 @@ class AfterLive(Serial):
     def backward(self, batch: Any, heads: Heads) -> None:
         """Forward and backward at the snapshot."""
         self._repeat_draw()
-        self._run_forward(batch, as_bound=False)
-        self._run_backward(heads(self.aux))
-
-    def _run_forward(self, batch: Any, as_bound: bool) -> None:
         # The user may have filled the batch with other data since: only the live module's copy is what it has seen.
         if self._executors() != self._shared:
             # One of them was reshaped.
@@ -237,6 +230,7 @@ class AfterLive(Serial):
             self._share_anew()
         for executor in mxnet_internals.executors(self.aux):
             executor.forward(is_train=True)
+        self._run_backward(heads(self.aux))
 
     def _run_backward(self, head_gradients: Any) -> None:
         # Without detours if the network ends in a loss.

@@ -261,7 +261,7 @@ class SVRGModule(Module):
         self._mod_aux._reset_bind()
         # They hold on to what was bound.
         self.__dict__.pop("_strategy", None)
-        updater = mxnet_internals.updater(self) if self.optimizer_initialized else None
+        updater = mxnet_internals.updater(self)
         if isinstance(updater, Updater):
             updater.forget()
         self._batch, self._corrected = None, False

@@ -54,14 +54,13 @@ class Updater(mx.optimizer.Updater):
             # mxnet itself makes the states, or moves them to where they are needed.
             super().__call__(index, grad, weight)
             self._updates[key] = _Update(self.optimizer, self._arrays(index, grad, weight))
-            return
-        if not update.can_be_prepared:
+        elif not update.can_be_prepared:
             super().__call__(index, grad, weight)
-            return
-        if not update.steps:
-            update.prepare(key, self.optimizer.aggregate_num if self.aggregate_updates else 1)
-        for step in update.steps:
-            step()
+        else:
+            if not update.steps:
+                update.prepare(key, self.optimizer.aggregate_num if self.aggregate_updates else 1)
+            for step in update.steps:
+                step()
 
     def __getstate__(self) -> Dict[str, Any]:
         return {**self.__dict__, "_updates": {}}
@@ -163,9 +162,9 @@ def _is_read_alike(number: float) -> bool:
     >>> _is_read_alike(0.1), _is_read_alike(1.111), _is_read_alike(3.6e-05)
     (True, False, False)
     """
-    whole, _, digits = str(number).partition(".")
     if number == 0:
         return True
+    whole, _, digits = str(number).partition(".")
     if whole != "0" or not digits.isdigit() or len(digits) > 19:
         return False
     return bool(np.float32(float(int(digits)) / float(10 ** len(digits))) == np.float32(number))
