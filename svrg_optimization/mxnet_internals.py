@@ -276,6 +276,13 @@ def place(module: Any, contexts: List[Any]) -> None:
     module._context = contexts
 
 
+def unbind(module: Any) -> None:
+    """Free what is bound, to bind anew; weights that were never set go with it, for Module.bind makes those itself."""
+    module._reset_bind()
+    if not module.params_initialized:
+        module._arg_params = module._aux_params = None
+
+
 def update_counts(wrapped_optimizer: Any) -> Dict[int, Dict[Any, int]]:
     """The optimizer's number of updates, by device id and by index or key. Its own dict: change it to restore."""
     return wrapped_optimizer._all_index_update_counts

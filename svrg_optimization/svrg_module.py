@@ -258,7 +258,7 @@ class SVRGModule(Module):
     def _reset_bind(self) -> None:
         # Module.bind calls this to free what is bound.
         super()._reset_bind()
-        self._mod_aux._reset_bind()
+        mxnet_internals.unbind(self._mod_aux)
         # They hold on to what was bound.
         self.__dict__.pop("_strategy", None)
         updater = mxnet_internals.updater(self)

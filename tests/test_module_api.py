@@ -332,6 +332,19 @@ def test_rebinding_keeps_the_snapshot(trained, devices):
     assert_same(gradients_of(module), corrected(weights, snapshot, data, [3, 4]), **EXACT)
 
 
+def test_rebinding_before_the_first_snapshot():
+    data, weights = samples(SOFTMAX, 8)
+    train, first = iterator(SOFTMAX, data, 4), iterator(SOFTMAX, data, 2)
+    module = SVRGModule(symbol(SOFTMAX))
+    module.bind(first.provide_data, first.provide_label)
+    module.init_params(arg_params={name: nd(value) for name, value in weights.items()}, aux_params={})
+    module.bind(train.provide_data, train.provide_label, force_rebind=True)
+    module.init_optimizer(kvstore=mx.kv.create("local"), optimizer_params={"learning_rate": 0.25})
+    expected = oracle.svrg(SOFTMAX, weights, data, oracle.Optimizer, batch_size=4, epochs=2, update_freq=2)
+    for actual, wanted in zip(train_steps(module, train, 2), expected):
+        assert_same(actual, wanted, **EXACT)
+
+
 @pytest.mark.filterwarnings("ignore:Data provided by label_shapes")
 def test_from_inference_to_training_and_back(trained):
     module, data, snapshot, weights = trained()
