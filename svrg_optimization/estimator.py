@@ -31,7 +31,7 @@ def widened(gradient: Any) -> Any:
 
 
 def reduce_variance(gradient: Any, snapshot_gradient: Any, full_gradient: Any) -> None:
-    """Replace `gradient` by the variance-reduced gradient, in place; `snapshot_gradient` may be lost.
+    """Replace `gradient` by the variance-reduced gradient, in place.
 
     Parameters
     ----------
@@ -57,12 +57,11 @@ def rule(gradient: Any, snapshot_gradient: Any, full_gradient: Any) -> List[Call
     """The operations of `reduce_variance`, to be called in this order, as often as the arrays have new contents."""
     if widened(gradient) is not gradient:
         return [partial(_reduce_variance_of_narrow, gradient, snapshot_gradient, full_gradient)]
-    # (gradient - snapshot_gradient) + full_gradient, in this order (add_n adds its last two first): the difference near
-    # the optimum is small and nearly exact. The sign is changed where the snapshot is, beside other work if it is
-    # apart; add_n goes through memory once, and takes 0.4 of the time of -= and +=.
+    # In this order: the difference near the optimum is small and nearly exact. And where the live weights are: whoever
+    # computes the snapshot is done, and leaves its core to the thread that hands over the next step.
     return [
-        operation("negative", [snapshot_gradient], [snapshot_gradient]),
-        operation("add_n", [full_gradient, gradient, snapshot_gradient], [gradient], num_args=3),
+        operation("broadcast_sub", [gradient, snapshot_gradient], [gradient]),
+        operation("broadcast_add", [gradient, full_gradient], [gradient]),
     ]
 
 
