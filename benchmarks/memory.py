@@ -50,8 +50,7 @@ def _in_a_process(contender: str, workload: str) -> float:
 def _fit(contender: str, workload: Workload) -> None:
     from .contenders import fit, make, quiet
 
-    # The data that is timed, for everybody. With one batch an epoch, upstream's loop over 100 000 rows is seconds and not
-    # minutes.
+    # The data that is timed. With one batch an epoch, upstream's loop over 100 000 rows is seconds and not minutes.
     train = workload.iterator(workload.data(1 if workload.slow_batches == 1 else workload.batches))
     with quiet():
         fit(make(contender, workload.symbol()), train, min(EPOCHS, 1 + workload.slow_batches), workload)
