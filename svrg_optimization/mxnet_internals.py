@@ -232,7 +232,7 @@ def replace_executors(
     module : Module
         Bound, and in the shape that it was bound to.
     inputs_of : Module, optional
-        Whose data, label and state arrays to use, instead of the module's own.
+        Whose data and label arrays to use, instead of the module's own.
     gradients_into : list of dict of str to NDArray, optional
         For each device, by parameter, arrays that every backward adds its gradient to. Without it, the module's own
         gradient arrays, written as before.

@@ -127,9 +127,7 @@ class Serial:
     def copy_states(self) -> None:
         """Let the snapshot see the live states."""
         if mxnet_internals.state_names(self.live):
-            states = self.live.get_states(merge_multi_context=False)
-            if states[0][0] is not self.aux.get_states(merge_multi_context=False)[0][0]:
-                self.aux.set_states(states=states)
+            self.aux.set_states(states=self.live.get_states(merge_multi_context=False))
 
     def backward(self, batch: Any, heads: Heads) -> None:
         """What is to be done after the live backward pass of `batch`."""
@@ -202,12 +200,10 @@ class AfterLive(Serial):
 
     def __init__(self, live: Module, aux: PlacedModule, draws: DrawStream) -> None:
         super().__init__(live, aux, draws)
-        self._shapes: Any = None
         self._shared: Tuple[Any, Any] = (None, None)
 
     def bound(self) -> None:
         """Bind the snapshot to the live module's inputs."""
-        self._shapes = self._live_shapes()
         self._share_anew()
 
     def _share_anew(self) -> None:
@@ -246,12 +242,14 @@ class SharedInputs(AfterLive):
 
     def __init__(self, live: Module, aux: PlacedModule, draws: DrawStream) -> None:
         super().__init__(live, aux, draws)
+        self._shapes: Any = None
         self._one_wide_type = False
         self._fused: Dict[int, FusedRule] = {}
         self._await_live: List[Callable[[], None]] = []
 
     def bound(self) -> None:
         """Bind the snapshot to the live module's inputs."""
+        self._shapes = self._live_shapes()
         arrays = [on_devices[0] for _, on_devices in mxnet_internals.gradients(self.live)]
         self._one_wide_type = _are_wide(arrays) and len({array.dtype for array in arrays}) == 1
         super().bound()
@@ -358,12 +356,11 @@ def choose(live: Module, overlap: Optional[bool], save_memory: bool) -> Type[Ser
     """
     contexts = mxnet_internals.contexts(live)
     overlaps = placement.overlaps(overlap, contexts)
-    # States may be set between the forward and the backward pass.
-    plain = _is_plain(live) and not mxnet_internals.state_names(live)
+    can_follow = _can_follow(live)
     if save_memory:
-        return MemorySaving if plain else Serial
+        return MemorySaving if can_follow else Serial
     size = sum(int(np.prod(shape)) for shape in mxnet_internals.parameter_shapes(live).values())
-    if plain and size < SMALL and not overlap:
+    if can_follow and size < SMALL and not overlap:
         return SharedInputs
     return Overlapped if overlaps and not mxnet_internals.has_groups_of_contexts(live) else Serial
 
@@ -376,6 +373,12 @@ def _is_plain(module: Module) -> bool:
     return mxnet_internals.is_dense(module) and not mxnet_internals.has_groups_of_contexts(module)
 
 
-def for_sharer_of(strategy: Serial) -> Type[Serial]:
+def _can_follow(module: Module) -> bool:
+    """Whether the snapshot can do with what the live module has, after its backward pass."""
+    # States may be set between the forward and the backward pass.
+    return _is_plain(module) and not mxnet_internals.state_names(module)
+
+
+def for_sharer_of(strategy: Serial, live: Module) -> Type[Serial]:
     """The strategy for a module that shares weights and memory with one of this strategy."""
-    return MemorySaving if isinstance(strategy, MemorySaving) else Serial
+    return MemorySaving if isinstance(strategy, MemorySaving) and _can_follow(live) else Serial

@@ -241,7 +241,7 @@ class SVRGModule(Module):
             strategy = strategies.choose(self, self._overlap, self._save_memory)
             placed = strategy.contexts(mxnet_internals.contexts(self))
         else:
-            strategy = strategies.for_sharer_of(shared_strategy)
+            strategy = strategies.for_sharer_of(shared_strategy, self)
             placed = mxnet_internals.contexts(shared_snapshot)
         mxnet_internals.place(self._mod_aux, placed)
         self._mod_aux.apart = strategy.apart

@@ -338,8 +338,10 @@ def test_a_batch_may_be_filled_anew_before_the_backward_pass(strategy, rows):
     assert_same(*results)
 
 
-def test_states_may_be_set_before_the_backward_pass(strategy):
-    scores = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=3, name="fc") + mx.sym.Variable("state")
+@pytest.mark.parametrize("shares", [False, True], ids=["alone", "sharer"])
+def test_states_may_be_set_before_the_backward_pass(strategy, shares):
+    stateless = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=3, name="fc")
+    scores = stateless + mx.sym.Variable("state")
     network = mx.sym.Group([mx.sym.SoftmaxOutput(scores, name="softmax"), mx.sym.BlockGrad(mx.sym.tanh(scores))])
     random = np.random.RandomState(0)
     rows, labels = nd(random.randn(24, 5), np.float32), nd(random.randint(0, 3, 24), np.float32)
@@ -347,10 +349,15 @@ def test_states_may_be_set_before_the_backward_pass(strategy):
     results = []
     for early in (False, True):
         train = mx.io.NDArrayIter(rows, labels, 6)
-        module = SVRGModule(network, state_names=["state"])
-        module.bind(train.provide_data, train.provide_label)
-        module.init_params(arg_params=start)
-        module.init_optimizer(optimizer_params={"learning_rate": 0.1})
+        first = module = SVRGModule(network, state_names=["state"])
+        if shares:
+            # Its network has none.
+            first = SVRGModule(mx.sym.SoftmaxOutput(stateless, name="softmax"))
+        first.bind(train.provide_data, train.provide_label)
+        first.init_params(arg_params=start)
+        first.init_optimizer(optimizer_params={"learning_rate": 0.1})
+        if shares:
+            module.bind(train.provide_data, train.provide_label, shared_module=first)
         module.set_states(value=0)
         module.update_full_grads(train)
         for batch in train:
