@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from typing import Any, Iterator, List, NamedTuple, Sequence
+from typing import Any, Callable, Iterator, List, NamedTuple, Sequence
 
 import mxnet as mx
 
@@ -136,23 +136,44 @@ def rows_at_once(samples: int, least: int, most: int) -> int:
     return max(least, math.ceil(samples / math.ceil(samples / most)))
 
 
-def can_regroup(data: Any) -> bool:
-    """Whether `regrouped` takes this iterator: an NDArrayIter itself, over dense arrays, with the rows along axis 0."""
+def can_view(data: Any) -> bool:
+    """Whether `regrouped` and `views` take it: an NDArrayIter itself, of dense arrays with the rows along axis 0."""
     return type(data) is mx.io.NDArrayIter and data.layout.startswith("N") and _is_dense(data)
 
 
-def regrouped(data: Any, rows: int) -> Iterator[mx.io.DataBatch]:
+def views(data: mx.io.NDArrayIter) -> Iterator[mx.io.DataBatch]:
+    """The batches of an NDArrayIter from where it is, as it would give them, but views where it would copy rows."""
+    while True:
+        start = data.cursor + data.batch_size
+        if 0 <= start <= data.num_data - data.batch_size:
+            data.cursor = start
+            yield _view(data, start, data.batch_size)
+        else:
+            # Rows that were kept from the last epoch, or padding, or the end.
+            try:
+                batch = next(data)
+            except StopIteration:
+                return
+            yield batch
+
+
+def _batch(data: mx.io.NDArrayIter, take: Callable[[Any], Any], pad: int = 0) -> mx.io.DataBatch:
+    """A batch of the rows that `take` takes from each array."""
+    return mx.io.DataBatch(*([take(array) for _, array in pairs] for pairs in (data.data, data.label)), pad=pad)
+
+
+def _view(data: mx.io.NDArrayIter, start: int, rows: int) -> mx.io.DataBatch:
+    return _batch(data, lambda array: array[start : start + rows])
+
+
+def regrouped(data: mx.io.NDArrayIter, rows: int) -> Iterator[mx.io.DataBatch]:
     """The samples of an NDArrayIter, each once, in batches of so many rows; the last one is padded."""
-    sources = [[array for _, array in pairs] for pairs in (data.data, data.label)]
     full = data.num_data - data.num_data % rows
     for start in range(0, full, rows):
-        # These are views, where the iterator would copy.
-        yield mx.io.DataBatch(*([array[start : start + rows] for array in arrays] for arrays in sources), pad=0)
+        yield _view(data, start, rows)
     pad = full + rows - data.num_data
     if pad < rows:
-        yield mx.io.DataBatch(
-            *([mx.nd.concat(array[full:], array[:pad], dim=0) for array in arrays] for arrays in sources), pad=pad
-        )
+        yield _batch(data, lambda array: mx.nd.concat(array[full:], array[:pad], dim=0), pad)
 
 
 @contextlib.contextmanager
@@ -175,7 +196,7 @@ def whole_data(data: Any) -> Iterator[None]:
 
 
 def _is_dense(data: mx.io.NDArrayIter) -> bool:
-    return all(getattr(array, "stype", None) == "default" for _, array in data.data)
+    return all(getattr(array, "stype", None) == "default" for _, array in [*data.data, *data.label])
 
 
 def _restart(data: Any) -> None:

@@ -12,7 +12,7 @@ from mxnet.model import BatchEndParam
 from mxnet.module import Module
 
 from . import call_order, checkpoint, checks, distributed, full_gradient, mxnet_internals, shapes, strategies
-from .batches import TrueRows, batch_axes, can_regroup, regrouped, whole_data
+from .batches import TrueRows, batch_axes, can_view, regrouped, views, whole_data
 from .full_gradient import BatchGradient, OnDevices
 from .keys import check_parameter_names, full_gradient_key
 from .networks import couples_rows
@@ -32,16 +32,20 @@ Callbacks = Union[None, Callable[[Any], Any], Sequence[Callable[[Any], Any]]]
 class _AtEpochStart:
     """A data iterator that calls a function whenever its iteration starts; otherwise the iterator itself.
 
-    The function returns how many batches are to be used; None for all.
+    The function returns how many batches are to be used; None for all. `batches` begins an iteration of `data`.
     """
 
-    def __init__(self, data: Any, start: Callable[[], Optional[int]]) -> None:
+    def __init__(
+        self, data: Any, start: Callable[[], Optional[int]], batches: Callable[[Any], Iterator[Any]] = iter
+    ) -> None:
         self._data = data
         self._start = start
+        self._batches = batches
 
     def __iter__(self) -> Iterator[Any]:
         count = self._start()
-        return iter(self._data) if count is None else distributed.exactly(self._data, count)
+        batches = self._batches(self._data)
+        return batches if count is None else distributed.exactly(batches, count)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._data, name)
@@ -566,7 +570,7 @@ class SVRGModule(Module):
 
     def _in_larger_batches(self, data: Any) -> Tuple[Any, Optional[shapes.Bound]]:
         """The same samples in larger batches of these shapes, where that is faster; or `data` and None."""
-        if self._rows_are_independent and can_regroup(data) and shapes.has_rows_for(self, data):
+        if self._rows_are_independent and can_view(data) and shapes.has_rows_for(self, data):
             least = sum(self._full_batch_rows)
             bound_to = self._strategy.larger_batches(self._batch_gradient, data.num_data, least)
             if bound_to is not None:
@@ -670,9 +674,12 @@ class SVRGModule(Module):
                 self.update_full_grads(data, batch_end_callback=full_grads_batch_end_callback, epoch=epoch)
             return steps
 
+        # A subclass, or sparse_row_id_fn, may change a batch in place: not the data with it.
+        only_read = type(self) is SVRGModule and sparse_row_id_fn is None
+        batches = views if only_read and can_view(train_data) else iter
         # BaseModule.fit starts to iterate exactly once an epoch, after bind and init.
         super().fit(
-            _AtEpochStart(train_data, take_snapshot_if_due), eval_data, eval_metric, epoch_end_callback,
+            _AtEpochStart(train_data, take_snapshot_if_due, batches), eval_data, eval_metric, epoch_end_callback,
             batch_end_callback, kvstore, optimizer, optimizer_params, eval_end_callback, eval_batch_end_callback,
             initializer, arg_params, aux_params, allow_missing, force_rebind, force_init, begin_epoch, num_epoch,
             validation_metric, monitor, sparse_row_id_fn,

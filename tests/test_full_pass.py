@@ -1,4 +1,4 @@
-"""How a full pass is made quickly, and that it gives the same: larger batches, bound apart, the rule in one go."""
+"""What makes it quick, and that it gives the same: larger batches, views, bound apart, the rule in one go."""
 
 import threading
 
@@ -209,11 +209,55 @@ class OwnIterator(mx.io.NDArrayIter):
         OwnIterator(mx.nd.zeros((6, 4)), batch_size=2),
         mx.io.ResizeIter(mx.io.NDArrayIter(mx.nd.zeros((6, 4)), batch_size=2), 2),
         mx.io.NDArrayIter(mx.nd.zeros((6, 4)).tostype("csr"), batch_size=2, last_batch_handle="discard"),
+        mx.io.NDArrayIter(mx.nd.zeros((6, 4)), mx.nd.zeros((6, 4)).tostype("csr"), 2, last_batch_handle="discard"),
     ],
-    ids=["other layout", "subclass", "resized", "sparse"],
+    ids=["other layout", "subclass", "resized", "sparse", "sparse labels"],
 )
 def test_other_iterators_are_left_alone(data):
-    assert not batches.can_regroup(data)
+    assert not batches.can_view(data)
+
+
+@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("n", [3, 4, 8, 10])
+@pytest.mark.parametrize("handling", ["pad", "discard", "roll_over"])
+def test_views_are_the_batches_that_the_iterator_gives(handling, n, shuffle, labels):
+    def given(iterate):
+        np.random.seed(0)
+        x = nd(np.arange(3.0 * n).reshape(n, 3))
+        data = mx.io.NDArrayIter(x, nd(np.arange(n)) if labels else None, 4, shuffle, handling)
+        seen = []
+        for _ in range(4):
+            for batch in iterate(data):
+                arrays = [[array.asnumpy().tolist() for array in arrays] for arrays in (batch.data, batch.label)]
+                seen.append((arrays, batch.pad, batch.index, data.cursor))
+            data.reset()
+        return seen
+
+    assert given(batches.views) == given(iter)
+
+
+class Augmenting(SVRGModule):
+    """Changes its batches in place."""
+
+    def forward(self, data_batch, is_train=None):
+        data_batch.data[0][:] += 1
+        super().forward(data_batch, is_train)
+
+
+@pytest.mark.parametrize("by", ["subclass", "sparse_row_id_fn"])
+def test_batches_that_others_may_change_are_copies(by):
+    def change(batch):
+        batch.data[0][:] += 1
+        return {}
+
+    data, _ = samples(PROBLEMS["softmax"], 8)
+    train = iterator(PROBLEMS["softmax"], data, 4)
+    before = train.data[0][1].asnumpy().copy()
+    options = {} if by == "subclass" else {"sparse_row_id_fn": change, "kvstore": mx.kv.create("local")}
+    module = Augmenting if by == "subclass" else SVRGModule
+    module(mx.sym.SoftmaxOutput(_scores(), name="softmax")).fit(train, num_epoch=2, **options)
+    np.testing.assert_array_equal(train.data[0][1].asnumpy(), before)
 
 
 def test_head_gradients_are_computed_for_the_batches_of_the_iterator(given):
