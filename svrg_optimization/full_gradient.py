@@ -16,7 +16,7 @@ import numpy as np
 from .estimator import full_gradient_dtype, widened
 from .keys import full_gradient_key
 from .mxnet_internals import GradientsOnDevices
-from .networks import LOSSES, keeps_rows_apart, operators
+from .networks import LOSSES, ends_in_losses, keeps_rows_apart, operators
 
 # Parameter name -> array, for each device.
 OnDevices = List[Dict[str, Any]]
@@ -37,8 +37,8 @@ class BatchGradient:
         Some output layers sum and some average. Such a gradient is taken for a sum, which is exact as long as all
         batches have as many rows.
     adds_rows : bool
-        It is known that a batch of more rows has a gradient with more terms. A network that averages on its own,
-        before a MakeLoss for instance, can't be told from one that adds.
+        It is known that a batch of more rows has a gradient with more terms, whatever the head gradients. A network
+        that averages on its own, before a MakeLoss for instance, can't be told from one that adds.
 
     Examples
     --------
@@ -59,7 +59,7 @@ class BatchGradient:
         ]
         self.is_mixed = len(set(losses)) == 2
         self.is_mean = bool(losses) and all(losses)
-        self.adds_rows = not any(losses) and keeps_rows_apart(symbol)
+        self.adds_rows = not any(losses) and keeps_rows_apart(symbol) and ends_in_losses(symbol)
 
     def rows_in_sum(self, rows: Sequence[int]) -> List[int]:
         """What turns each device's gradient, of so many rows, into the sum over its rows."""

@@ -36,6 +36,28 @@ def _is_batch_normalisation(name: str) -> bool:
 # The layers whose gradient has a term for each row, unless they have a `normalization`.
 LOSSES = ("SoftmaxOutput", "Softmax", "LinearRegressionOutput", "LogisticRegressionOutput", "MAERegressionOutput",
           "SVMOutput")  # fmt: skip
+
+
+def ends_in_losses(symbol: Any) -> bool:
+    """Whether each output is a loss layer's, or lets no gradient through: then whatever head gradient is ignored.
+
+    Examples
+    --------
+    >>> import mxnet as mx
+    >>> scores = mx.sym.FullyConnected(mx.sym.Variable('data'), num_hidden=3)
+    >>> loss = mx.sym.SoftmaxOutput(scores)
+    >>> ends_in_losses(mx.sym.Group([loss, mx.sym.BlockGrad(scores)])), ends_in_losses(mx.sym.Group([loss, scores]))
+    (True, False)
+    """
+    graph = json.loads(symbol.tojson())
+    return all(_ignores_its_head_gradient(graph["nodes"][number]) for number, *_ in graph["heads"])
+
+
+def _ignores_its_head_gradient(node: Dict[str, Any]) -> bool:
+    asked_for = node.get("attrs", {}).get("out_grad", "False") in ("True", "true", "1")
+    return node["op"] in LOSSES + ("BlockGrad",) and not asked_for
+
+
 # A weight that is computed from the data would mix rows, but has the batch's size: no larger batch fits such a network.
 _BY_ROW = LOSSES + (
     "FullyConnected", "Convolution", "Deconvolution", "Pooling", "Activation", "LeakyReLU", "Embedding", "Flatten",

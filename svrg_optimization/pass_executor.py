@@ -1,5 +1,6 @@
-"""An executor for the full passes of a network, in larger batches than a step's."""
+"""A network for full passes, in larger batches than a step's."""
 
+from functools import partial
 from typing import Any, Dict
 
 import mxnet as mx
@@ -14,16 +15,16 @@ class PassExecutor:
 
     These, and the weights, are the module's own arrays; they are the same ones after ``Module.reshape``.
 
-    It is used again and again: its memory would cost more to get anew than a pass over few samples takes.
+    A batch that lies on the module's device isn't copied. What is computed of it takes the same memory each time.
 
     Parameters
     ----------
     module : Module
-        Bound, on one device.
+        Bound, on one device, with output layers that need no head gradients.
     bound_to : tuple
         The shapes of the batches.
     apart : bool
-        Whether it is bound apart, see `placement.call_apart`.
+        Whether it is called apart, see `placement.call_apart`.
 
     Attributes
     ----------
@@ -32,23 +33,18 @@ class PassExecutor:
     """
 
     def __init__(self, module: Module, bound_to: Bound, apart: bool) -> None:
-        self._module, self.bound_to = module, bound_to
+        self.bound_to, self._apart = bound_to, apart
         self.total: Dict[str, Any] = {name: arrays[0] for name, arrays in mxnet_internals.gradients(module)}
-        placement.call(self._bind, apart)
-
-    def _bind(self) -> None:
-        parameters = set(mxnet_internals.parameter_names(self._module))
-        beside, symbol = mxnet_internals.executors(self._module)[0], self._module.symbol
-        shapes, _, _ = symbol.infer_shape(
-            **{each.name: each.shape for descriptions in self.bound_to for each in descriptions or ()}
-        )
-        context = mxnet_internals.contexts(self._module)[0]
-        arguments = {
-            name: own if name in parameters else mx.nd.zeros(shape, context, own.dtype)
-            for (name, own), shape in zip(beside.arg_dict.items(), shapes)
-        }
-        requests = {name: "add" if name in self.total else "null" for name in arguments}
-        self._executor = symbol.bind(context, arguments, self.total, requests, beside.aux_dict or None)
+        self._context = mxnet_internals.contexts(module)[0]
+        self._inputs = [each.name for descriptions in bound_to for each in descriptions or ()]
+        bound = mxnet_internals.executors(module)[0]
+        # Handles of their own: whoever records operations on the module's arrays isn't to find these marks.
+        marked = {name: bound.arg_dict[name].detach() for name in self.total}
+        sums = [array.detach() for array in self.total.values()]
+        mx.autograd.mark_variables(list(marked.values()), sums, "add")
+        self._arrays = {**bound.arg_dict, **bound.aux_dict, **marked}
+        self._names = module.symbol.list_inputs()
+        self._operator = mx.nd.CachedOp(module.symbol, [("static_alloc", True), ("static_shape", True)])
 
     def begin(self) -> None:
         """Begin at zero."""
@@ -57,9 +53,13 @@ class PassExecutor:
 
     def add(self, batch: Any, weight: float = 1) -> None:
         """Add `weight` times the gradient of a batch."""
-        for descriptions, arrays in zip(self.bound_to, (batch.data, batch.label)):
-            for each, array in zip(descriptions or (), arrays):
-                array.copyto(self._executor.arg_dict[each.name])
         with full_gradient.weighted([self.total], weight):
-            self._executor.forward(is_train=True)
-            self._executor.backward()
+            placement.call(partial(self._add, [*batch.data, *batch.label]), self._apart)
+
+    def _add(self, given: Any) -> None:
+        arrays = dict(self._arrays)
+        for name, array in zip(self._inputs, given):
+            arrays[name] = array.astype(arrays[name].dtype, copy=False).as_in_context(self._context)
+        with mx.autograd.record():
+            outputs = self._operator(*(arrays[name] for name in self._names))
+        mx.autograd.backward(outputs)

@@ -87,13 +87,17 @@ def check(module: Any, batch: Any, nbatch: Optional[int] = None, bound_to: Optio
 
 
 def with_rows(module: Any, rows: int) -> Optional[Bound]:
-    """What the module would be bound to for batches of so many rows along axis 0; None if it can't be."""
+    """What the module would be bound to for batches of so many rows along axis 0; None if it can't be.
+
+    Nor may it have other inputs, such as states or labels that it isn't bound to: they have the rows of a step's batch.
+    """
     data, label = (
         [DataDesc(each.name, (rows,) + each.shape[1:], each.dtype, each.layout) for each in descriptions]
         for descriptions in (module.data_shapes, module.label_shapes or ())
     )
     first_axes = not any(batch_axes(data) + batch_axes(label))
-    fits = first_axes and not mxnet_internals.state_names(module) and _conflict(
+    given = {*mxnet_internals.parameter_names(module), *(each.name for each in [*data, *label])}
+    fits = first_axes and given.issuperset(module.symbol.list_arguments()) and _conflict(
         module, Inputs([each.shape for each in data], [each.shape for each in label])
     ) is None  # fmt: skip
     return (data, label or None) if fits else None
@@ -107,13 +111,13 @@ def has_rows_for(module: Any, data: Any) -> bool:
     )
 
 
-def bytes_per_row(module: Any) -> int:
-    """Of the batch and of all that the network computes of it, for one row of a bound module."""
+def bytes_per_row(module: Any, inputs: bool) -> int:
+    """Of what the network computes of one row of a bound module, and with `inputs` of the row itself."""
     shapes = {each.name: each.shape for each in [*module.data_shapes, *(module.label_shapes or ())]}
     internals = module.symbol.get_internals()
     _, outputs, _ = internals.infer_shape(**shapes)
-    parameters = {*module.symbol.list_arguments(), *module.symbol.list_auxiliary_states()} - set(shapes)
-    sizes = [np.prod(shape) for name, shape in zip(internals.list_outputs(), outputs) if name not in parameters]
+    others = {*module.symbol.list_arguments(), *module.symbol.list_auxiliary_states()} - set(shapes if inputs else ())
+    sizes = [np.prod(shape) for name, shape in zip(internals.list_outputs(), outputs) if name not in others]
     return 8 * int(sum(sizes)) // module.data_shapes[0].shape[0]
 
 

@@ -90,7 +90,9 @@ class Serial:
         # The backward pass itself adds to the gradients: in their own type.
         if not _are_wide([on_devices[0] for _, on_devices in mxnet_internals.gradients(self.live)]):
             return None
-        most = min(AT_ONCE // shapes.bytes_per_row(self.live), math.ceil(samples / self.passes_at_once))
+        # A batch is copied to other devices only.
+        bytes_per_row = shapes.bytes_per_row(self.live, inputs=self.apart)
+        most = min(AT_ONCE // bytes_per_row, math.ceil(samples / self.passes_at_once))
         rows = rows_at_once(samples, least, most)
         return shapes.with_rows(self.live, rows) if rows > least else None
 

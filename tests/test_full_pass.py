@@ -44,7 +44,7 @@ def _bound(problem, n, batch_size=4, **kwargs):
 
 
 def _allow(monkeypatch, module, rows):
-    monkeypatch.setattr(strategies, "AT_ONCE", rows * shapes.bytes_per_row(module))
+    monkeypatch.setattr(strategies, "AT_ONCE", rows * shapes.bytes_per_row(module, inputs=module._strategy.apart))
 
 
 @pytest.mark.parametrize(
@@ -156,6 +156,8 @@ ONE_SIZE = {
     "batch normalisation": lambda: mx.sym.SoftmaxOutput(mx.sym.BatchNorm(_scores(), name="bn"), name="softmax"),
     "the mean of the rows": lambda: mx.sym.SoftmaxOutput(_centred(_scores()), name="softmax"),
     "dropout": lambda: mx.sym.SoftmaxOutput(mx.sym.Dropout(_scores()), name="softmax"),
+    "an output that isn't a loss": lambda: 1 * mx.sym.SoftmaxOutput(_scores(), name="softmax"),
+    "a loss that asks for head gradients": lambda: mx.sym.SoftmaxOutput(_scores(), name="softmax", out_grad=True),
 }
 
 
@@ -168,6 +170,57 @@ def test_networks_that_may_depend_on_the_batch_size_keep_it(name, given, rng):
     module.init_optimizer()
     module.update_full_grads(train)
     assert given == [4, 4, 4]
+
+
+@pytest.mark.parametrize("n", [4, 12])
+def test_head_gradients_that_are_missing_are_an_error_whatever_the_size(n):
+    scores = _scores()
+    module = SVRGModule(mx.sym.Group([mx.sym.SoftmaxOutput(scores, name="softmax"), scores]))
+    train = mx.io.NDArrayIter(np.zeros((n, 5)), np.zeros(n), 4)
+    module.bind(train.provide_data, train.provide_label)
+    module.init_params()
+    module.init_optimizer()
+    with pytest.raises(mx.base.MXNetError, match="head_gradient is required"):
+        module.update_full_grads(train)
+
+
+def test_labels_that_are_neither_given_nor_bound_keep_the_batch_size(given):
+    train = mx.io.NDArrayIter(np.ones((12, 5)), None, 4)
+    module = SVRGModule(mx.sym.SoftmaxOutput(_scores(), name="softmax"))
+    with pytest.warns(UserWarning, match="don't match names specified by label_names"):
+        module.bind(train.provide_data)
+    module.init_params()
+    module.init_optimizer()
+    module.update_full_grads(train)
+    assert given == [4, 4, 4]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("strategy", ["automatic", "overlapped"], indirect=True)
+def test_other_types_are_cast_as_for_a_step(dtype, strategy, given):
+    problem = PROBLEMS["softmax"]
+    data, weights = samples(problem, 12)
+    module = ready(problem, weights, iterator(problem, data, 4, "float32"), dtype="float32")
+    module.update_full_grads(iterator(problem, data, 4, dtype))
+    assert set(given) == ({6} if strategy == "overlapped" else {12})
+    mu = oracle.full_gradient(problem, weights, data)
+    full = {name: value.asnumpy() / 4 for name, value in module._param_dict[0].items()}
+    assert_same(full, mu, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ["automatic", "overlapped"], indirect=True)
+def test_a_full_pass_leaves_no_mark_on_the_modules_arrays(strategy, given):
+    module, train, _, _ = _bound(PROBLEMS["softmax"], 12)
+    with mx.autograd.pause():
+        module.update_full_grads(train)
+        assert not mx.autograd.is_recording() and not mx.autograd.is_training()
+    assert set(given) <= {6, 12}
+    groups = module._exec_group, module._mod_aux._exec_group
+    for (array,) in [each for group in groups for each in group.param_arrays + group.grad_arrays]:
+        with mx.autograd.record():
+            twice = 2 * array
+        with pytest.raises(mx.base.MXNetError, match="not in a computational graph"):
+            twice.backward()
 
 
 @pytest.mark.parametrize(
