@@ -16,7 +16,7 @@ from unittest import mock
 
 import mxnet as mx
 
-from svrg_optimization import SVRGModule
+from svrg_optimization import SVRGModule, batches
 
 from .contenders import UPDATE_FREQ, quiet
 from .report import table
@@ -66,13 +66,14 @@ class Clock:
         at_snapshot = worker is self._snapshot or worker in self._snapshot._exec_group.execs
         return "snapshot" if at_snapshot else "live"
 
-    def hooks(self) -> List[Tuple[type, str, Callable[[Any], str]]]:
-        """(class, method, phase). An executor may be called by its Module or directly."""
-        hooks: List[Tuple[type, str, Callable[[Any], str]]] = [
+    def hooks(self) -> List[Tuple[Any, str, Callable[[Any], str]]]:
+        """(class or module, method or function, phase). An executor may be called by its Module or directly."""
+        hooks: List[Tuple[Any, str, Callable[[Any], str]]] = [
             (SVRGModule, "update_full_grads", lambda _: FULL_PASS),
             (SVRGModule, "forward", lambda _: "forward, around both"),
             (SVRGModule, "backward", lambda _: "correction"),
             (mx.io.NDArrayIter, "next", lambda _: "iterator"),
+            (batches, "_view", lambda _: "iterator"),
         ]
         for owner in (mx.mod.Module, SVRGModule):
             hooks.append((owner, "update", lambda _: "update"))
