@@ -1,8 +1,7 @@
 """The batches of a data iterator, reduced to their true rows: what the iterator padded does not count."""
 
 import contextlib
-import math
-from typing import Any, Callable, Iterator, List, NamedTuple, Sequence
+from typing import Any, Iterator, List, NamedTuple, Sequence
 
 import mxnet as mx
 
@@ -121,24 +120,10 @@ class TrueRows:
         )
 
 
-def rows_at_once(samples: int, least: int, most: int) -> int:
-    """How many rows to take at once, at least and at most so many: best such that all batches are full.
-
-    >>> rows_at_once(5000, 100, 1700), rows_at_once(4999, 100, 1700), rows_at_once(5000, 100, 90)
-    (1250, 1667, 100)
-    """
-    most = min(most, samples)
-    if most <= least:
-        return least
-    for rows in range(most, max(least, most // 2), -1):
-        if samples % rows == 0:
-            return rows
-    return max(least, math.ceil(samples / math.ceil(samples / most)))
-
-
 def can_view(data: Any) -> bool:
     """Whether `regrouped` and `views` take it: an NDArrayIter itself, of dense arrays with the rows along axis 0."""
-    return type(data) is mx.io.NDArrayIter and data.layout.startswith("N") and _is_dense(data)
+    itself = type(data) is mx.io.NDArrayIter and vars(data).keys().isdisjoint(dir(mx.io.NDArrayIter))
+    return itself and data.layout.startswith("N") and _is_dense(data)
 
 
 def views(data: mx.io.NDArrayIter) -> Iterator[mx.io.DataBatch]:
@@ -157,23 +142,18 @@ def views(data: mx.io.NDArrayIter) -> Iterator[mx.io.DataBatch]:
             yield batch
 
 
-def _batch(data: mx.io.NDArrayIter, take: Callable[[Any], Any], pad: int = 0) -> mx.io.DataBatch:
-    """A batch of the rows that `take` takes from each array."""
-    return mx.io.DataBatch(*([take(array) for _, array in pairs] for pairs in (data.data, data.label)), pad=pad)
+def regrouped(data: mx.io.NDArrayIter, count: int) -> Iterator[mx.io.DataBatch]:
+    """The samples of an NDArrayIter, each once, in so many batches, the first ones perhaps of a row more; as views."""
+    rows, longer = divmod(data.num_data, count)
+    start = 0
+    for size in [rows + 1] * longer + [rows] * (count - longer):
+        yield _view(data, start, size)
+        start += size
 
 
 def _view(data: mx.io.NDArrayIter, start: int, rows: int) -> mx.io.DataBatch:
-    return _batch(data, lambda array: array[start : start + rows])
-
-
-def regrouped(data: mx.io.NDArrayIter, rows: int) -> Iterator[mx.io.DataBatch]:
-    """The samples of an NDArrayIter, each once, in batches of so many rows; the last one is padded."""
-    full = data.num_data - data.num_data % rows
-    for start in range(0, full, rows):
-        yield _view(data, start, rows)
-    pad = full + rows - data.num_data
-    if pad < rows:
-        yield _batch(data, lambda array: mx.nd.concat(array[full:], array[:pad], dim=0), pad)
+    sources = data.data, data.label
+    return mx.io.DataBatch(*([array[start : start + rows] for _, array in pairs] for pairs in sources), pad=0)
 
 
 @contextlib.contextmanager

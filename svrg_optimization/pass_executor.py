@@ -1,13 +1,12 @@
 """A network for full passes, in larger batches than a step's."""
 
 from functools import partial
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 import mxnet as mx
 from mxnet.module import Module
 
-from . import full_gradient, mxnet_internals, placement
-from .shapes import Bound
+from . import full_gradient, mxnet_internals, placement, shapes
 
 
 class PassExecutor:
@@ -15,14 +14,12 @@ class PassExecutor:
 
     These, and the weights, are the module's own arrays; they are the same ones after ``Module.reshape``.
 
-    A batch that lies on the module's device isn't copied. What is computed of it takes the same memory each time.
+    Batches may have any number of rows. Arrays of the module's device and type aren't copied.
 
     Parameters
     ----------
     module : Module
-        Bound, on one device, with output layers that need no head gradients.
-    bound_to : tuple
-        The shapes of the batches.
+        Bound, on one device, with parameters to train and with output layers that need no head gradients.
     apart : bool
         Whether it is called apart, see `placement.call_apart`.
 
@@ -32,19 +29,18 @@ class PassExecutor:
         The sum, by parameter.
     """
 
-    def __init__(self, module: Module, bound_to: Bound, apart: bool) -> None:
-        self.bound_to, self._apart = bound_to, apart
+    def __init__(self, module: Module, apart: bool) -> None:
+        self._apart = apart
         self.total: Dict[str, Any] = {name: arrays[0] for name, arrays in mxnet_internals.gradients(module)}
-        self._context = mxnet_internals.contexts(module)[0]
-        self._inputs = [each.name for descriptions in bound_to for each in descriptions or ()]
         bound = mxnet_internals.executors(module)[0]
-        # Handles of their own: whoever records operations on the module's arrays isn't to find these marks.
-        marked = {name: bound.arg_dict[name].detach() for name in self.total}
+        # Handles of their own: who records operations on the module's arrays doesn't find our marks, nor we theirs.
+        self._arrays = {name: array.detach() for name, array in {**bound.arg_dict, **bound.aux_dict}.items()}
         sums = [array.detach() for array in self.total.values()]
-        mx.autograd.mark_variables(list(marked.values()), sums, "add")
-        self._arrays = {**bound.arg_dict, **bound.aux_dict, **marked}
-        self._names = module.symbol.list_inputs()
-        self._operator = mx.nd.CachedOp(module.symbol, [("static_alloc", True), ("static_shape", True)])
+        mx.autograd.mark_variables([self._arrays[name] for name in self.total], sums, "add")
+        self._given, self._names = shapes.input_names(module), module.symbol.list_inputs()
+        # What had to be copied, by input: into the same array each time, so that copies don't pile up.
+        self._copies: Dict[str, Any] = {}
+        self._operator = mx.nd.CachedOp(module.symbol, [("static_alloc", True)])
 
     def begin(self) -> None:
         """Begin at zero."""
@@ -56,10 +52,19 @@ class PassExecutor:
         with full_gradient.weighted([self.total], weight):
             placement.call(partial(self._add, [*batch.data, *batch.label]), self._apart)
 
-    def _add(self, given: Any) -> None:
-        arrays = dict(self._arrays)
-        for name, array in zip(self._inputs, given):
-            arrays[name] = array.astype(arrays[name].dtype, copy=False).as_in_context(self._context)
+    def _add(self, arrays: List[Any]) -> None:
+        inputs = {
+            **self._arrays,
+            **{name: self._here(name, array.detach()) for name, array in zip(self._given, arrays)},
+        }
         with mx.autograd.record():
-            outputs = self._operator(*(arrays[name] for name in self._names))
+            outputs = self._operator(*(inputs[name] for name in self._names))
         mx.autograd.backward(outputs)
+
+    def _here(self, name: str, array: Any) -> Any:
+        bound = self._arrays[name]
+        if array.context == bound.context and array.dtype == bound.dtype:
+            return array
+        if name not in self._copies or self._copies[name].shape != array.shape:
+            self._copies[name] = mx.nd.empty(array.shape, bound.context, bound.dtype)
+        return array.copyto(self._copies[name])

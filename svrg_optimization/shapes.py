@@ -12,10 +12,6 @@ from .batches import batch_axes
 Shape = Tuple[int, ...]
 
 
-# As a Module's data_shapes and label_shapes.
-Bound = Tuple[List[Any], Optional[List[Any]]]
-
-
 class Inputs(NamedTuple):
     """The shapes of a batch's data and label arrays; those of a list of batches, one for each device, added up."""
 
@@ -52,12 +48,12 @@ def _are(arrays: Optional[List[Any]], bound: Optional[List[Any]]) -> bool:
     return len(arrays) == len(bound) and all(array.shape == each.shape for array, each in zip(arrays, bound))
 
 
-def check(module: Any, batch: Any, nbatch: Optional[int] = None, bound_to: Optional[Bound] = None) -> bool:
+def check(module: Any, batch: Any, nbatch: Optional[int] = None) -> bool:
     """Raise ValueError if the module can't take this batch; with `nbatch`, as a batch of a full pass.
 
     Returns whether it has all the arrays, in the very shapes, that the module is bound to.
     """
-    data, label = bound_to or (module.data_shapes, module.label_shapes)
+    data, label = module.data_shapes, module.label_shapes
     if _are(getattr(batch, "data", None), data) and _are(getattr(batch, "label", None), label):
         return True
     given = inputs(batch)
@@ -86,21 +82,21 @@ def check(module: Any, batch: Any, nbatch: Optional[int] = None, bound_to: Optio
     return False
 
 
-def with_rows(module: Any, rows: int) -> Optional[Bound]:
-    """What the module would be bound to for batches of so many rows along axis 0; None if it can't be.
+def fits_rows(module: Any, rows: int) -> bool:
+    """Whether batches of so many rows fit the network, along axis 0 of all that it is given anew.
 
-    Nor may it have other inputs, such as states or labels that it isn't bound to: they have the rows of a step's batch.
+    It may have no other inputs, such as states or labels that it isn't bound to: they have the rows of a step's batch.
     """
     data, label = (
         [DataDesc(each.name, (rows,) + each.shape[1:], each.dtype, each.layout) for each in descriptions]
         for descriptions in (module.data_shapes, module.label_shapes or ())
     )
-    first_axes = not any(batch_axes(data) + batch_axes(label))
     given = {*mxnet_internals.parameter_names(module), *(each.name for each in [*data, *label])}
-    fits = first_axes and given.issuperset(module.symbol.list_arguments()) and _conflict(
-        module, Inputs([each.shape for each in data], [each.shape for each in label])
-    ) is None  # fmt: skip
-    return (data, label or None) if fits else None
+    return (
+        not any(batch_axes(data) + batch_axes(label))
+        and given.issuperset(module.symbol.list_arguments())
+        and _conflict(module, Inputs([each.shape for each in data], [each.shape for each in label])) is None
+    )
 
 
 def has_rows_for(module: Any, data: Any) -> bool:
@@ -109,6 +105,20 @@ def has_rows_for(module: Any, data: Any) -> bool:
     return all(
         [array.shape[1:] for _, array in arrays] == [each.shape[1:] for each in bound] for arrays, bound in pairs
     )
+
+
+def lies_with(module: Any, data: Any) -> bool:
+    """Whether all arrays of this NDArrayIter have the device and the types that a module on one device is bound to."""
+    (bound,), names = mxnet_internals.executors(module), input_names(module)
+    return all(
+        array.context == own.context and array.dtype == own.dtype
+        for own, (_, array) in zip((bound.arg_dict[name] for name in names), [*data.data, *data.label])
+    )
+
+
+def input_names(module: Any) -> List[str]:
+    """The names of what a bound module is given, in the order of a batch's arrays."""
+    return [each.name for each in [*module.data_shapes, *(module.label_shapes or ())]]
 
 
 def bytes_per_row(module: Any, inputs: bool) -> int:

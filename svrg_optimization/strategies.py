@@ -17,7 +17,6 @@ import numpy as np
 from mxnet.module import Module
 
 from . import full_gradient, mxnet_internals, placement, shapes
-from .batches import rows_at_once
 from .estimator import FusedRule, rule, widened
 from .forward import Forward
 from .full_gradient import BatchGradient, OnDevices
@@ -37,6 +36,8 @@ SMALL = 50000
 # How much a full pass computes with at once, in bytes: several times what a core's own cache holds, which costs less
 # than more batches do.
 AT_ONCE = 1 << 23
+# And with how many rows: a gradient's sum over more, in one call, would be less exact.
+ROWS_AT_ONCE = 1 << 14
 
 
 class Serial:
@@ -61,8 +62,8 @@ class Serial:
         self.live, self.aux, self._draws = live, aux, draws
         self._forward_live, self._forward_aux = Forward(live), Forward(aux)
         self._of_pass: Dict[Module, PassExecutor] = {}
-        # What full passes were last asked for, and their batches.
-        self._larger: Tuple[Any, Optional[shapes.Bound]] = (None, None)
+        # What full passes were last asked for, and the number of their batches.
+        self._larger: Tuple[Any, Optional[int]] = (None, None)
         # The arrays of the last full gradients and the executors, and the rule for them.
         self._prepared: Tuple[Any, Any, List[Callable[[], None]]] = (None, None, [])
 
@@ -74,27 +75,31 @@ class Serial:
     def bound(self) -> None:
         """Prepare, once `aux` is bound."""
 
-    def larger_batches(self, gradient: BatchGradient, samples: int, least: int) -> Optional[shapes.Bound]:
-        """The shapes of larger batches for a full pass over so many samples; None if they must be as large as a step's.
+    def larger_batches(self, gradient: BatchGradient, data: Any, least: int) -> Optional[int]:
+        """In how many batches to take this NDArrayIter in a full pass; None for those of a step, of `least` rows.
 
-        As large as `AT_ONCE` allows, if that is sure to be the same: a call costs time beside what it computes.
+        As large as `AT_ONCE` and `ROWS_AT_ONCE` allow, if that is sure to be the same: a call costs time beside what it
+        computes.
         """
-        key = samples, least, *self.live.data_shapes, *(self.live.label_shapes or ())
+        contexts = mxnet_internals.contexts(self.live)
+        if not (gradient.adds_rows and _is_plain(self.live) and len(contexts) == 1):
+            return None
+        copied = self.apart or not shapes.lies_with(self.live, data)
+        key = data.num_data, copied, least, *self.live.data_shapes, *(self.live.label_shapes or ())
         if self._larger[0] != key:
-            self._larger = key, self._find_larger_batches(gradient, samples, least)
+            self._larger = key, self._find_larger_batches(data.num_data, copied, least)
         return self._larger[1]
 
-    def _find_larger_batches(self, gradient: BatchGradient, samples: int, least: int) -> Optional[shapes.Bound]:
-        if not (gradient.adds_rows and _is_plain(self.live) and len(mxnet_internals.contexts(self.live)) == 1):
-            return None
+    def _find_larger_batches(self, samples: int, copied: bool, least: int) -> Optional[int]:
         # The backward pass itself adds to the gradients: in their own type.
-        if not _are_wide([on_devices[0] for _, on_devices in mxnet_internals.gradients(self.live)]):
+        gradients = [on_devices[0] for _, on_devices in mxnet_internals.gradients(self.live)]
+        if not (gradients and _are_wide(gradients)):
             return None
-        # A batch is copied to other devices only.
-        bytes_per_row = shapes.bytes_per_row(self.live, inputs=self.apart)
-        most = min(AT_ONCE // bytes_per_row, math.ceil(samples / self.passes_at_once))
-        rows = rows_at_once(samples, least, most)
-        return shapes.with_rows(self.live, rows) if rows > least else None
+        most = min(ROWS_AT_ONCE, AT_ONCE // shapes.bytes_per_row(self.live, inputs=copied))
+        # As many for each executor.
+        count = self.passes_at_once * math.ceil(samples / (self.passes_at_once * max(most, 1)))
+        rows = math.ceil(samples / count)
+        return count if rows > least and shapes.fits_rows(self.live, rows) else None
 
     def forward(self, batch: Any, as_bound: bool) -> None:
         """The forward pass at the live weights, and what is to be done before their backward pass.
@@ -164,9 +169,7 @@ class Serial:
         return [operate for arrays in zip(gradients, at_snapshot, full) for operate in rule(*arrays)]
 
     @contextlib.contextmanager
-    def full_pass(
-        self, gradient: BatchGradient, live_is_free: bool, bound_to: Optional[shapes.Bound] = None
-    ) -> Iterator[AnySum]:
+    def full_pass(self, gradient: BatchGradient, live_is_free: bool, larger: bool = False) -> Iterator[AnySum]:
         """A sum of gradients at the snapshot, for one full pass.
 
         Parameters
@@ -175,26 +178,25 @@ class Serial:
             What a batch's gradient is.
         live_is_free : bool
             Whether the live weights are the snapshot, and nobody needs what their last pass left behind.
-        bound_to : tuple, optional
-            The shapes of the batches, if they are not those that the module is bound to.
+        larger : bool
+            Whether the batches are those of `larger_batches`.
         """
-        yield self._sum([self.aux], gradient, bound_to)
+        yield self._sum([self.aux], gradient, larger)
 
-    def _sum(self, modules: Sequence[Module], gradient: BatchGradient, bound_to: Optional[shapes.Bound]) -> AnySum:
-        """A sum to which these modules add, in batches as they are bound to or of other shapes."""
-        if bound_to is None:
+    def _sum(self, modules: Sequence[Module], gradient: BatchGradient, larger: bool) -> AnySum:
+        """A sum to which these modules add, in batches as they are bound to or larger ones."""
+        if not larger:
             return GradientSum(modules, gradient, self._zeros(), self.copy_states)
-        executors = [self._executor_of_pass(module, bound_to) for module in modules]
+        executors = [self._executor_of_pass(module) for module in modules]
         return SumInExecutors(executors, mxnet_internals.contexts(self.live)[0])
 
     def _zeros(self) -> OnDevices:
         return full_gradient.zeros_for(mxnet_internals.gradients(self.live))
 
-    def _executor_of_pass(self, module: Module, bound_to: shapes.Bound) -> PassExecutor:
-        kept = self._of_pass.get(module)
-        if kept is None or kept.bound_to != bound_to:
-            kept = self._of_pass[module] = PassExecutor(module, bound_to, self.apart and module is self.aux)
-        return kept
+    def _executor_of_pass(self, module: Module) -> PassExecutor:
+        if module not in self._of_pass:
+            self._of_pass[module] = PassExecutor(module, self.apart and module is self.aux)
+        return self._of_pass[module]
 
 
 class AfterLive(Serial):
@@ -281,12 +283,10 @@ class SharedInputs(AfterLive):
         return [self._fused[len(gradients)].of(gradients, at_snapshot, full)]
 
     @contextlib.contextmanager
-    def full_pass(
-        self, gradient: BatchGradient, live_is_free: bool, bound_to: Optional[shapes.Bound] = None
-    ) -> Iterator[AnySum]:
+    def full_pass(self, gradient: BatchGradient, live_is_free: bool, larger: bool = False) -> Iterator[AnySum]:
         """A sum that the backward pass itself adds to."""
-        if bound_to is not None or not self._sums_in_backward(gradient):
-            yield self._sum([self.aux], gradient, bound_to)
+        if larger or not self._sums_in_backward(gradient):
+            yield self._sum([self.aux], gradient, larger)
             return
         with mxnet_internals.borrowed_executors(self.aux):
             total = SumInBackward([self.aux], gradient, self._zeros(), self.copy_states)
@@ -311,19 +311,17 @@ class Overlapped(Serial):
         return placement.beside(contexts)
 
     @contextlib.contextmanager
-    def full_pass(
-        self, gradient: BatchGradient, live_is_free: bool, bound_to: Optional[shapes.Bound] = None
-    ) -> Iterator[AnySum]:
+    def full_pass(self, gradient: BatchGradient, live_is_free: bool, larger: bool = False) -> Iterator[AnySum]:
         """A sum to which the live module adds every other batch, if it is free."""
         self._repeat_draw()
         if not live_is_free:
-            yield self._sum([self.aux], gradient, bound_to)
+            yield self._sum([self.aux], gradient, larger)
             return
         # Running statistics are the live module's alone: a full pass leaves them as they were.
         states = mxnet_internals.auxiliary_states(self.live)
         kept = [state.copy() for state in states]
         try:
-            yield self._sum([self.aux, self.live], gradient, bound_to)
+            yield self._sum([self.aux, self.live], gradient, larger)
         finally:
             for state, value in zip(states, kept):
                 value.copyto(state)
@@ -332,7 +330,7 @@ class Overlapped(Serial):
 class MemorySaving(AfterLive):
     """The snapshot in the memory of the live executors, once their backward pass is over."""
 
-    def larger_batches(self, gradient: BatchGradient, samples: int, least: int) -> Optional[shapes.Bound]:
+    def larger_batches(self, gradient: BatchGradient, data: Any, least: int) -> Optional[int]:
         """None: they take more memory."""
         return None
 

@@ -547,10 +547,12 @@ class SVRGModule(Module):
         with contextlib.ExitStack() as stack:
             stack.enter_context(whole_data(train_data))
             plain = callbacks or out_grads is not None
-            data, bound_to = (train_data, None) if plain else self._in_larger_batches(train_data)
-            total = stack.enter_context(self._strategy.full_pass(self._batch_gradient, self._is_free(), bound_to))
-            for nbatch, batch in enumerate(data):
-                shapes.check(self, batch, nbatch, bound_to)
+            count = None if plain else self._count_of_larger_batches(train_data)
+            larger = count is not None
+            total = stack.enter_context(self._strategy.full_pass(self._batch_gradient, self._is_free(), larger))
+            for nbatch, batch in enumerate(train_data if count is None else regrouped(train_data, count)):
+                if not larger:
+                    shapes.check(self, batch, nbatch)
                 for part in true_rows.of(batch):
                     total.add(part, lambda module, part: _heads(module, out_grads, part))
                 samples += true_rows.count(batch)
@@ -568,14 +570,11 @@ class SVRGModule(Module):
             )
         return total.totals, self._job.samples_of_all(samples)
 
-    def _in_larger_batches(self, data: Any) -> Tuple[Any, Optional[shapes.Bound]]:
-        """The same samples in larger batches of these shapes, where that is faster; or `data` and None."""
+    def _count_of_larger_batches(self, data: Any) -> Optional[int]:
+        """In how many batches to take the same samples, if larger ones are faster; or None."""
         if self._rows_are_independent and can_view(data) and shapes.has_rows_for(self, data):
-            least = sum(self._full_batch_rows)
-            bound_to = self._strategy.larger_batches(self._batch_gradient, data.num_data, least)
-            if bound_to is not None:
-                return regrouped(data, bound_to[0][0].shape[0]), bound_to
-        return data, None
+            return self._strategy.larger_batches(self._batch_gradient, data, sum(self._full_batch_rows))
+        return None
 
     def _is_free(self) -> bool:
         """Whether the live network may take part in a full pass."""
@@ -674,9 +673,7 @@ class SVRGModule(Module):
                 self.update_full_grads(data, batch_end_callback=full_grads_batch_end_callback, epoch=epoch)
             return steps
 
-        # A subclass, or sparse_row_id_fn, may change a batch in place: not the data with it.
-        only_read = type(self) is SVRGModule and sparse_row_id_fn is None
-        batches = views if only_read and can_view(train_data) else iter
+        batches = views if sparse_row_id_fn is None and self._only_reads(train_data) else iter
         # BaseModule.fit starts to iterate exactly once an epoch, after bind and init.
         super().fit(
             _AtEpochStart(train_data, take_snapshot_if_due, batches), eval_data, eval_metric, epoch_end_callback,
@@ -684,9 +681,17 @@ class SVRGModule(Module):
             initializer, arg_params, aux_params, allow_missing, force_rebind, force_init, begin_epoch, num_epoch,
             validation_metric, monitor, sparse_row_id_fn,
         )  # fmt: skip
+        # A view would keep the data.
+        self._batch = None
         if begin_epoch >= num_epoch:
             # Other workers may have epochs to train.
             agree_on_steps()
+
+    def _only_reads(self, data: Any) -> bool:
+        """Whether batches may be views of `data`: nothing changes them in place, or outlasts the data with them."""
+        itself = type(self) is SVRGModule and vars(self).keys().isdisjoint(dir(SVRGModule))
+        # A view of what was shuffled anew would keep it in memory beside the new arrays.
+        return itself and can_view(data) and not data.shuffle
 
     # --------------------------------------------------------------------------------------------- checkpoints
 

@@ -48,7 +48,7 @@ def _allow(monkeypatch, module, rows):
 
 
 @pytest.mark.parametrize(
-    "n, most, rows", [(24, 24, [24]), (24, 13, [12, 12]), (23, 13, [12, 12, 12]), (24, 4, [4] * 6), (3, 99, [4, 4])]
+    "n, most, rows", [(24, 24, [24]), (24, 13, [12, 12]), (23, 13, [12, 11]), (24, 4, [4] * 6), (3, 99, [4, 4])]
 )
 @pytest.mark.parametrize("problem", oracle.PROBLEMS, ids=repr)
 @pytest.mark.parametrize("strategy", ["automatic", "serial", "overlapped"], indirect=True)
@@ -57,7 +57,7 @@ def test_a_full_pass_takes_many_rows_at_once(problem, n, most, rows, given, stra
     _allow(monkeypatch, module, most)
     for _ in range(2):
         module.update_full_grads(train)
-        # With padding, the surplus is taken away by one more batch. What is computed at the same time are two batches.
+        # What is computed at the same time are two batches. Of padding, the surplus is taken away by one more batch.
         assert given == ([12, 12] if strategy == "overlapped" and rows == [24] else rows)
         given.clear()
         mu = oracle.full_gradient(problem, weights, data)
@@ -195,6 +195,58 @@ def test_labels_that_are_neither_given_nor_bound_keep_the_batch_size(given):
     assert given == [4, 4, 4]
 
 
+@pytest.mark.parametrize("untrained", ["fixed", "grad_req"])
+@pytest.mark.parametrize("strategy", ["automatic", "overlapped"], indirect=True)
+def test_a_network_with_nothing_to_train_has_no_full_gradient(untrained, strategy):
+    fixed = ["fc_weight", "fc_bias"] if untrained == "fixed" else None
+    module = SVRGModule(mx.sym.SoftmaxOutput(_scores(), name="softmax"), fixed_param_names=fixed)
+    train = mx.io.NDArrayIter(np.ones((12, 5)), np.zeros(12), 4)
+    module.bind(train.provide_data, train.provide_label, grad_req="null" if untrained == "grad_req" else "write")
+    module.init_params()
+    module.init_optimizer()
+    module.update_full_grads(train)
+    assert module._param_dict == [{}]
+
+
+@pytest.mark.parametrize("strategy", ["automatic", "overlapped"], indirect=True)
+def test_what_must_be_copied_takes_the_same_memory_again(strategy, monkeypatch):
+    problem = PROBLEMS["softmax"]
+    data, weights = samples(problem, 24)
+    module = ready(problem, weights, iterator(problem, data, 2, "float32"), dtype="float32")
+    monkeypatch.setattr(strategies, "AT_ONCE", 3 * shapes.bytes_per_row(module, inputs=True))
+    copies, usual = [], mx.nd.NDArray.copyto
+    pass_executors = module._strategy._of_pass.values()
+
+    def copyto(array, target):
+        if any(target is copy for each in pass_executors for copy in each._copies.values()):
+            copies.append(target)
+        return usual(array, target)
+
+    monkeypatch.setattr(mx.nd.NDArray, "copyto", copyto)
+    for _ in range(2):
+        module.update_full_grads(iterator(problem, data, 2, "float64"))
+    # Eight batches, twice, of data and labels each.
+    executors = 2 if strategy == "overlapped" else 1
+    assert len(copies) == 8 * 2 * 2 and len({id(copy) for copy in copies}) == 2 * executors
+
+
+def test_no_more_rows_at_once_than_are_summed_exactly(given, monkeypatch):
+    module, train, _, _ = _bound(PROBLEMS["softmax"], 24)
+    monkeypatch.setattr(strategies, "ROWS_AT_ONCE", 9)
+    module.update_full_grads(train)
+    assert given == [8, 8, 8]
+
+
+def test_a_full_pass_leaves_gradients_with_respect_to_the_data_alone(given):
+    module, train, _, _ = _bound(PROBLEMS["softmax"], 12)
+    x = train.data[0][1]
+    x.attach_grad()
+    x.grad[:] = 7
+    with mx.autograd.record():
+        module.update_full_grads(train)
+    assert given == [12] and (x.grad.asnumpy() == 7).all()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("strategy", ["automatic", "overlapped"], indirect=True)
 def test_other_types_are_cast_as_for_a_step(dtype, strategy, given):
@@ -255,6 +307,11 @@ class OwnIterator(mx.io.NDArrayIter):
     """May do anything with its data on the way."""
 
 
+def _with_own_next(data):
+    data.next = lambda: data.__class__.next(data)
+    return data
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -263,8 +320,9 @@ class OwnIterator(mx.io.NDArrayIter):
         mx.io.ResizeIter(mx.io.NDArrayIter(mx.nd.zeros((6, 4)), batch_size=2), 2),
         mx.io.NDArrayIter(mx.nd.zeros((6, 4)).tostype("csr"), batch_size=2, last_batch_handle="discard"),
         mx.io.NDArrayIter(mx.nd.zeros((6, 4)), mx.nd.zeros((6, 4)).tostype("csr"), 2, last_batch_handle="discard"),
+        _with_own_next(mx.io.NDArrayIter(mx.nd.zeros((6, 4)), batch_size=2)),
     ],
-    ids=["other layout", "subclass", "resized", "sparse", "sparse labels"],
+    ids=["other layout", "subclass", "resized", "sparse", "sparse labels", "a method of its own"],
 )
 def test_other_iterators_are_left_alone(data):
     assert not batches.can_view(data)
@@ -298,7 +356,7 @@ class Augmenting(SVRGModule):
         super().forward(data_batch, is_train)
 
 
-@pytest.mark.parametrize("by", ["subclass", "sparse_row_id_fn"])
+@pytest.mark.parametrize("by", ["subclass", "method of the module's own", "sparse_row_id_fn"])
 def test_batches_that_others_may_change_are_copies(by):
     def change(batch):
         batch.data[0][:] += 1
@@ -307,10 +365,25 @@ def test_batches_that_others_may_change_are_copies(by):
     data, _ = samples(PROBLEMS["softmax"], 8)
     train = iterator(PROBLEMS["softmax"], data, 4)
     before = train.data[0][1].asnumpy().copy()
-    options = {} if by == "subclass" else {"sparse_row_id_fn": change, "kvstore": mx.kv.create("local")}
-    module = Augmenting if by == "subclass" else SVRGModule
-    module(mx.sym.SoftmaxOutput(_scores(), name="softmax")).fit(train, num_epoch=2, **options)
+    module = (Augmenting if by == "subclass" else SVRGModule)(mx.sym.SoftmaxOutput(_scores(), name="softmax"))
+    if by == "method of the module's own":
+        module.forward = lambda batch, usual=module.forward, **kwargs: (change(batch), usual(batch, **kwargs))
+    options = {"sparse_row_id_fn": change, "kvstore": mx.kv.create("local")} if by == "sparse_row_id_fn" else {}
+    module.fit(train, num_epoch=2, **options)
     np.testing.assert_array_equal(train.data[0][1].asnumpy(), before)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_fit_reads_views_of_data_that_stay(shuffle, monkeypatch):
+    calls, usual = [], mx.io.NDArrayIter.getdata
+    monkeypatch.setattr(mx.io.NDArrayIter, "getdata", lambda data: (calls.append(data), usual(data))[1])
+    data, _ = samples(PROBLEMS["softmax"], 8)
+    train = iterator(PROBLEMS["softmax"], data, 4, "float32", shuffle=shuffle)
+    module = SVRGModule(mx.sym.SoftmaxOutput(_scores(), name="softmax"))
+    module.fit(train, num_epoch=2)
+    assert len(calls) == (4 if shuffle else 0)
+    # A view would keep the data as long as there is the module.
+    assert module._batch is None
 
 
 def test_head_gradients_are_computed_for_the_batches_of_the_iterator(given):
