@@ -37,7 +37,7 @@ SMALL = 50000
 # than more batches do.
 AT_ONCE = 1 << 23
 # And with how many rows: a gradient's sum over more, in one call, would be less exact.
-ROWS_AT_ONCE = 1 << 14
+ROWS_AT_ONCE = 1 << 15
 
 
 class Serial:
