@@ -173,7 +173,7 @@ def test_a_csv_file(tmp_path):
     """One of mxnet's readers itself, read once from start to end.
 
     It gets no label file, so its labels are zero. With one, about one of 2,000 readers of mxnet 1.9.1 mixed up the two
-    files' rows, hung or crashed the process, without this package; of 36,000 without one, none did.
+    files' rows or ran out of memory, without this package, and one crashed the tests; of 36,000 without one, none did.
     """
     data, weights = samples(LINEAR, 12)
     np.savetxt(str(tmp_path / "x"), [x for x, _ in data], delimiter=",")
