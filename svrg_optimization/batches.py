@@ -120,10 +120,14 @@ class TrueRows:
         )
 
 
+def is_itself(instance: Any, cls: type) -> bool:
+    """Whether an object does just what its class does: it isn't of a derived class, and has no methods of its own."""
+    return type(instance) is cls and vars(instance).keys().isdisjoint(dir(cls))
+
+
 def can_view(data: Any) -> bool:
     """Whether `regrouped` and `views` take it: an NDArrayIter itself, of dense arrays with the rows along axis 0."""
-    itself = type(data) is mx.io.NDArrayIter and vars(data).keys().isdisjoint(dir(mx.io.NDArrayIter))
-    return itself and data.layout.startswith("N") and _is_dense(data)
+    return is_itself(data, mx.io.NDArrayIter) and data.layout.startswith("N") and _is_dense(data)
 
 
 def views(data: mx.io.NDArrayIter) -> Iterator[mx.io.DataBatch]:

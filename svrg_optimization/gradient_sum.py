@@ -79,8 +79,8 @@ class SumInExecutors:
             executor.begin()
 
     def add(self, batch: Any, heads: HeadsOfBatch) -> None:
-        """Add the gradient of a batch, or of `Rows` times their weight."""
-        next(self._turns).add(batch, getattr(batch, "weight", 1))
+        """Add the gradient of a batch; it has no padding, and its network needs no head gradients."""
+        next(self._turns).add(batch)
 
     @property
     def totals(self) -> OnDevices:

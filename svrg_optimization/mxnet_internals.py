@@ -44,9 +44,11 @@ def state_names(module: Any) -> List[str]:
     return module._state_names
 
 
-def inputs_of_first_device(module: Any) -> List[Any]:
-    """The data arrays of a bound module on its first device."""
-    return [on_devices[0][1] for on_devices in module._exec_group.data_arrays]
+def inputs_of_first_device(module: Any, labels: bool = False) -> List[Any]:
+    """The data arrays, and the label arrays if asked for, of a bound module on its first device."""
+    group = module._exec_group
+    labels_of_group = (group.label_arrays or []) if labels else []
+    return [on_devices[0][1] for on_devices in [*group.data_arrays, *labels_of_group]]
 
 
 def first_inputs(module: Any) -> List[Any]:
@@ -150,8 +152,7 @@ def keep_outputs(module: Any) -> None:
 
 def copies_into_inputs(module: Any) -> List[Callable[[Any], None]]:
     """For each data and label array of a module on one device, a function that copies an array of its shape there."""
-    group = module._exec_group
-    return [copy_into(on_devices[0][1]) for on_devices in [*group.data_arrays, *(group.label_arrays or ())]]
+    return [copy_into(array) for array in inputs_of_first_device(module, labels=True)]
 
 
 # Calls that are made often, with all that they are given made once: that is most of their time.

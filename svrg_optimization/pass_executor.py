@@ -6,7 +6,7 @@ from typing import Any, Dict, List
 import mxnet as mx
 from mxnet.module import Module
 
-from . import full_gradient, mxnet_internals, placement, shapes
+from . import mxnet_internals, placement, shapes
 
 
 class PassExecutor:
@@ -47,10 +47,9 @@ class PassExecutor:
         for array in self.total.values():
             array[:] = 0
 
-    def add(self, batch: Any, weight: float = 1) -> None:
-        """Add `weight` times the gradient of a batch."""
-        with full_gradient.weighted([self.total], weight):
-            placement.call(partial(self._add, [*batch.data, *batch.label]), self._apart)
+    def add(self, batch: Any) -> None:
+        """Add the gradient of a batch."""
+        placement.call(partial(self._add, [*batch.data, *batch.label]), self._apart)
 
     def _add(self, arrays: List[Any]) -> None:
         inputs = {
@@ -63,7 +62,7 @@ class PassExecutor:
 
     def _here(self, name: str, array: Any) -> Any:
         bound = self._arrays[name]
-        if array.context == bound.context and array.dtype == bound.dtype:
+        if shapes.lies_with(array, bound):
             return array
         if name not in self._copies or self._copies[name].shape != array.shape:
             self._copies[name] = mx.nd.empty(array.shape, bound.context, bound.dtype)

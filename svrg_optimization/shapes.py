@@ -107,13 +107,15 @@ def has_rows_for(module: Any, data: Any) -> bool:
     )
 
 
-def lies_with(module: Any, data: Any) -> bool:
-    """Whether all arrays of this NDArrayIter have the device and the types that a module on one device is bound to."""
-    (bound,), names = mxnet_internals.executors(module), input_names(module)
-    return all(
-        array.context == own.context and array.dtype == own.dtype
-        for own, (_, array) in zip((bound.arg_dict[name] for name in names), [*data.data, *data.label])
-    )
+def lies_with(array: Any, bound: Any) -> bool:
+    """Whether an array has the device and the type of one that a network is bound to: it needs no copy."""
+    return array.context == bound.context and array.dtype == bound.dtype
+
+
+def all_lie_with(module: Any, data: Any) -> bool:
+    """Whether no array of this NDArrayIter needs a copy for a module on one device."""
+    arrays = [array for _, array in [*data.data, *data.label]]
+    return all(map(lies_with, arrays, mxnet_internals.inputs_of_first_device(module, labels=True)))
 
 
 def input_names(module: Any) -> List[str]:

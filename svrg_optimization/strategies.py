@@ -84,7 +84,7 @@ class Serial:
         contexts = mxnet_internals.contexts(self.live)
         if not (gradient.adds_rows and _is_plain(self.live) and len(contexts) == 1):
             return None
-        copied = self.apart or not shapes.lies_with(self.live, data)
+        copied = self.apart or not shapes.all_lie_with(self.live, data)
         key = data.num_data, copied, least, *self.live.data_shapes, *(self.live.label_shapes or ())
         if self._larger[0] != key:
             self._larger = key, self._find_larger_batches(data.num_data, copied, least)

@@ -12,7 +12,7 @@ from mxnet.model import BatchEndParam
 from mxnet.module import Module
 
 from . import call_order, checkpoint, checks, distributed, full_gradient, mxnet_internals, shapes, strategies
-from .batches import TrueRows, batch_axes, can_view, regrouped, views, whole_data
+from .batches import TrueRows, batch_axes, can_view, is_itself, regrouped, views, whole_data
 from .full_gradient import BatchGradient, OnDevices
 from .keys import check_parameter_names, full_gradient_key
 from .networks import couples_rows
@@ -35,9 +35,7 @@ class _AtEpochStart:
     The function returns how many batches are to be used; None for all. `batches` begins an iteration of `data`.
     """
 
-    def __init__(
-        self, data: Any, start: Callable[[], Optional[int]], batches: Callable[[Any], Iterator[Any]] = iter
-    ) -> None:
+    def __init__(self, data: Any, start: Callable[[], Optional[int]], batches: Callable[[Any], Iterator[Any]]) -> None:
         self._data = data
         self._start = start
         self._batches = batches
@@ -689,9 +687,8 @@ class SVRGModule(Module):
 
     def _only_reads(self, data: Any) -> bool:
         """Whether batches may be views of `data`: nothing changes them in place, or outlasts the data with them."""
-        itself = type(self) is SVRGModule and vars(self).keys().isdisjoint(dir(SVRGModule))
         # A view of what was shuffled anew would keep it in memory beside the new arrays.
-        return itself and can_view(data) and not data.shuffle
+        return is_itself(self, SVRGModule) and can_view(data) and not data.shuffle
 
     # --------------------------------------------------------------------------------------------- checkpoints
 
