@@ -54,7 +54,7 @@ mutation:  ## seeds defects, and sees a test fail for each
 horovod:  ## builds Horovod, with cmake and g++, and tests the workers of Horovod jobs
 	$(INSTALL) test
 	@sh tools/install_horovod.sh
-	$(RUN) tests/horovod_run.py
+	$(RUN) tests/distributed/horovod_run.py
 
 clean:  ## removes all that make has made
 	rm -rf .venv build *.egg-info docs/_build docs/api .mypy_cache .ruff_cache svrg_logistic_regression.png

@@ -3,7 +3,7 @@
 import pathlib
 import re
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.*)"', (HERE / "svrg_optimization" / "__init__.py").read_text("utf-8"))
@@ -19,7 +19,7 @@ setup(
     long_description=(HERE / "README.md").read_text("utf-8") if (HERE / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=["svrg_optimization"],
+    packages=find_packages(include=["svrg_optimization", "svrg_optimization.*"]),
     package_data={"svrg_optimization": ["py.typed"]},
     # mxnet 1.9.1 uses numpy.bool, which NumPy 1.24 removed, and NumPy 1.23 was never built for Python 3.12. mxnet
     # itself asks for any NumPy below 2: without our bound, pip installs one with which `import mxnet` fails.

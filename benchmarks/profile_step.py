@@ -16,7 +16,8 @@ from unittest import mock
 
 import mxnet as mx
 
-from svrg_optimization import SVRGModule, batches
+from svrg_optimization import SVRGModule
+from svrg_optimization.compute import data
 
 from .contenders import UPDATE_FREQ, quiet
 from .report import table
@@ -73,7 +74,7 @@ class Clock:
             (SVRGModule, "forward", lambda _: "forward, around both"),
             (SVRGModule, "backward", lambda _: "correction"),
             (mx.io.NDArrayIter, "next", lambda _: "iterator"),
-            (batches, "_view", lambda _: "iterator"),
+            (data, "_view", lambda _: "iterator"),
         ]
         for owner in (mx.mod.Module, SVRGModule):
             hooks.append((owner, "update", lambda _: "update"))

@@ -86,6 +86,8 @@ def main():
     args.prefix = os.path.join(args.directory or "", "digits")
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(message)s")
 
+    # Made first: with a module, an exception that nobody catches ends this process at once, and so the job.
+    module, begin_epoch = new_or_resumed(args)
     # The launcher has told this process that it is a worker; without it, this is a program for one machine.
     store = mx.kv.create("dist_sync" if "DMLC_ROLE" in os.environ else "local")
     rank, workers = store.rank, store.num_workers
@@ -100,7 +102,6 @@ def main():
     )  # fmt: skip
     # The second derivative of the softmax loss is at most 1/2. Momentum makes 1 / (1 - MOMENTUM) steps of one.
     lr = args.lr or (1 - MOMENTUM) * _common.step_size(pixels, args.batch_size, curvature=1 / 2)
-    module, begin_epoch = new_or_resumed(args)
     objective = Objective(x, y)
 
     def print_row(epoch, symbol, params, aux):

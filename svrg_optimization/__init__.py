@@ -27,9 +27,9 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError("module {!r} has no attribute {!r}".format(__name__, name))
-    from ._native_libraries import explain_missing_library
+    from .mxnet_api.importing import explain_errors
 
-    with explain_missing_library():
+    with explain_errors():
         home = importlib.import_module("." + _HOME.get(name, name), __name__)
     return getattr(home, name) if name in _HOME else home
 

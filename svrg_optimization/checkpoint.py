@@ -1,8 +1,8 @@
 """Checkpoints: beside Module's files, one of ours, all of them replaced as if at once.
 
 ``prefix-symbol.json``, ``prefix-0001.params`` and ``prefix-0001.states`` are Module's own. ``prefix-0001.svrg``, in
-mxnet's NDArray format, holds the snapshot, the full gradient, where in the schedule training is, and the
-checksums of the files that belong with it.
+mxnet's NDArray format, has a section for each part of training that has state, and the checksums of the files that
+belong with it.
 
 A save writes every file under a name of its own (``.new``) first. Renaming the ``.svrg`` file is the commit: before
 it the old checkpoint is whole; after it the new one is, because a loader that finds a file whose checksum isn't the
@@ -11,16 +11,18 @@ committed one takes, and finishes renaming, the ``.new`` file beside it.
 
 import glob
 import hashlib
+import json
 import os
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
 from mxnet.base import MXNetError
 
-from .mxnet_internals import update_counts
+from .mxnet_api.internals import update_counts
+from .svrg.clock import Clock
 
-FORMAT = 1
+FORMAT = 2
 _NEW = ".new"
 # Settings that the user passes again when training goes on; all other numbers of an optimizer that change as it
 # works are part of where it is.
@@ -47,80 +49,84 @@ def paths(prefix: Any, epoch: int) -> Paths:
     return Paths(prefix + "-symbol.json", stem + ".params", stem + ".states", stem + ".svrg")
 
 
-class State(NamedTuple):
-    """What the ``.svrg`` file says.
-
-    `snapshot` and `aux` are the snapshot's weights and auxiliary states, `full` the full gradient of the first
-    device for `rows` rows; all empty, and `number` 0, if no snapshot had been taken. `draws` is the position of the
-    random draws; `counts` and `scalars` are the position of the optimizer.
-    """
-
-    update_freq: int
-    number: int
-    epoch: Optional[int]
-    rows: int
-    snapshot: Dict[str, Any]
-    aux: Dict[str, Any]
-    full: Dict[str, Any]
-    draws: List[int]
-    counts: Dict[int, Dict[Any, int]]
-    scalars: Dict[str, float]
+# For each part of training that has state, what its `state()` returned: arrays, dicts of arrays, and what JSON can
+# hold.
+Sections = Dict[str, Dict[str, Any]]
 
 
 # ------------------------------------------------------------------------------------------------------- the format
 
 
-def encode(state: State, checksums: Dict[str, bytes]) -> Dict[str, Any]:
-    """`state` and the checksums of the companion files, as named NDArrays."""
-    epoch = -1 if state.epoch is None else state.epoch
-    arrays = {
-        "format": _integers([FORMAT]),
-        "schedule": _integers([state.update_freq, state.number, epoch, state.rows]),
-        "draws": _integers([len(state.draws)] + state.draws),
-    }
-    arrays.update(("checksum:" + kind, mx.nd.array(np.frombuffer(digest, np.uint8), dtype=np.uint8))
-                  for kind, digest in checksums.items())  # fmt: skip
-    for group, members in (("snapshot", state.snapshot), ("aux", state.aux), ("full", state.full)):
-        arrays.update(("{}:{}".format(group, name), array) for name, array in members.items())
-    for device, by_index in state.counts.items():
-        for index, count in by_index.items():
-            arrays["count:{}:{}:{}".format(device, type(index).__name__, index)] = _integers([count])
-    for name, value in state.scalars.items():
-        arrays["scalar:{}:{}".format(type(value).__name__, name)] = mx.nd.array([value], dtype=np.float64)
+def encode(sections: Sections, checksums: Mapping[str, str]) -> Dict[str, Any]:
+    """The sections, and the checksums of the companion files, as named NDArrays.
+
+    >>> sections = {"clock": {"steps": 3}, "snapshot": {"weights": {"w": mx.nd.ones(1)}}}
+    >>> sorted(encode(sections, {}))
+    ['format', 'sections', 'snapshot/weights/w']
+    """
+    arrays: Dict[str, Any] = {"format": mx.nd.array([FORMAT], dtype=np.int64)}
+    plain: Dict[str, Any] = {"checksums": dict(checksums)}
+    for section, state in sections.items():
+        plain[section] = {}
+        for key, value in state.items():
+            if _is_arrays(value):
+                arrays.update(("{}/{}/{}".format(section, key, name), array) for name, array in value.items())
+            else:
+                plain[section][key] = value
+    arrays["sections"] = mx.nd.array(np.frombuffer(json.dumps(plain).encode(), np.uint8), dtype=np.uint8)
     return arrays
 
 
-def decode(arrays: Dict[str, Any]) -> Tuple[State, Dict[str, bytes]]:
+def _is_arrays(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and isinstance(next(iter(value.values())), mx.nd.NDArray)
+
+
+def decode(arrays: Dict[str, Any]) -> Tuple[Sections, Dict[str, str]]:
     """The inverse of `encode`."""
-    if "format" not in arrays or int(arrays["format"].asscalar()) != FORMAT:
-        raise ValueError("not a .svrg file of format {}; load it with the version that wrote it".format(FORMAT))
+    number = int(arrays["format"].asscalar()) if "format" in arrays else None
+    if number == 1:
+        return _decode_format_1(arrays)
+    if number != FORMAT:
+        raise ValueError("not a .svrg file of format 1 or {}; load it with the version that wrote it".format(FORMAT))
+    plain = json.loads(arrays["sections"].asnumpy().tobytes().decode())
+    checksums = plain.pop("checksums")
+    for key, array in arrays.items():
+        section, _, rest = key.partition("/")
+        if rest:
+            group, _, name = rest.partition("/")
+            plain[section].setdefault(group, {})[name] = array
+    return plain, checksums
+
+
+def _decode_format_1(arrays: Dict[str, Any]) -> Tuple[Sections, Dict[str, str]]:
+    """What version 0.1.0 wrote before parts had sections: full gradients for the rows of a batch, and no clock."""
     groups: Dict[str, Dict[str, Any]] = {"snapshot": {}, "aux": {}, "full": {}}
-    checksums: Dict[str, bytes] = {}
-    counts: Dict[int, Dict[Any, int]] = {}
+    checksums: Dict[str, str] = {}
+    counts: List[Any] = []
     scalars: Dict[str, float] = {}
     for key, array in arrays.items():
         kind, _, name = key.partition(":")
         if kind in groups:
             groups[kind][name] = array
         elif kind == "checksum":
-            checksums[name] = array.asnumpy().tobytes()
+            checksums[name] = array.asnumpy().tobytes().hex()
         elif kind == "count":
             device, type_name, index = name.split(":", 2)
-            counts.setdefault(int(device), {})[int(index) if type_name == "int" else index] = int(array.asscalar())
+            counts.append([int(device), int(index) if type_name == "int" else index, int(array.asscalar())])
         elif kind == "scalar":
             type_name, _, attribute = name.partition(":")
             scalars[attribute] = (int if type_name == "int" else float)(array.asscalar())
     update_freq, number, epoch, rows = arrays["schedule"].asnumpy().tolist()
-    draws = arrays["draws"].asnumpy().tolist()[1:]
-    state = State(
-        update_freq, number, None if epoch < 0 else epoch, rows, groups["snapshot"], groups["aux"], groups["full"],
-        draws, counts, scalars,
-    )  # fmt: skip
-    return state, checksums
-
-
-def _integers(values: List[int]) -> Any:
-    return mx.nd.array(values, dtype=np.int64)
+    return {
+        "schedule": {"update_freq": update_freq},
+        "clock": Clock().state(),
+        "draws": {"position": arrays["draws"].asnumpy().tolist()[1:]},
+        "snapshot": {
+            "number": number, "epoch": None if epoch < 0 else epoch, "samples": None, "weights": groups["snapshot"],
+            "auxiliary": groups["aux"], "full_gradient": {name: full / rows for name, full in groups["full"].items()},
+        },
+        "optimizer": {"counts": counts, "scalars": scalars},
+    }, checksums  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------- the optimizer
@@ -138,19 +144,23 @@ def numbers_of(optimizer: Any) -> Dict[str, float]:
     }  # fmt: skip
 
 
-def position(optimizer: Any, at_start: Dict[str, float]) -> Tuple[Dict[int, Dict[Any, int]], Dict[str, float]]:
+def position(optimizer: Any, at_start: Dict[str, float]) -> Dict[str, Any]:
     """How far an optimizer has come since its numbers were `at_start`: update counts, and numbers that changed."""
-    counts = {device: dict(by_index) for device, by_index in update_counts(optimizer).items()}
+    counts = [
+        [device, index, count]
+        for device, by_index in update_counts(optimizer).items()
+        for index, count in by_index.items()
+    ]
     scalars = {name: value for name, value in numbers_of(optimizer).items() if value != at_start.get(name)}
-    return counts, scalars
+    return {"counts": counts, "scalars": scalars}
 
 
-def restore_position(optimizer: Any, state: State) -> None:
+def restore_position(optimizer: Any, position: Mapping[str, Any]) -> None:
     """Put a new optimizer where the saved one was."""
     counts = update_counts(optimizer)
-    for device, by_index in state.counts.items():
-        counts.setdefault(device, {}).update(by_index)
-    for name, value in state.scalars.items():
+    for device, index, count in position["counts"]:
+        counts.setdefault(device, {})[index] = count
+    for name, value in position["scalars"].items():
         setattr(optimizer, name, value)
 
 
@@ -159,19 +169,19 @@ def restore_position(optimizer: Any, state: State) -> None:
 
 def save(
     files: Paths, write_symbol: Callable[[str], None], write_params: Callable[[str], None],
-    write_states: Optional[Callable[[str], None]] = None, state: Optional[State] = None,
+    write_states: Optional[Callable[[str], None]] = None, sections: Optional[Sections] = None,
 ) -> None:  # fmt: skip
-    """Write a checkpoint; with `write_states` and `state`, one that training can go on from."""
+    """Write a checkpoint; with `write_states` and `sections`, one that training can go on from."""
     # A save of this name may have been killed between its commit and its renames: what it left is the checkpoint.
     finish_interrupted_save(files)
     companions = {"symbol": files.symbol, "params": files.params}
     _write(files.symbol, write_symbol)
     _write(files.params, write_params)
-    if write_states is not None and state is not None:
+    if write_states is not None and sections is not None:
         companions["states"] = files.states
         _write(files.states, write_states)
         checksums = {kind: _checksum(path + _NEW) for kind, path in companions.items()}
-        arrays = encode(state, checksums)
+        arrays = encode(sections, checksums)
         _write(files.svrg, lambda path: mx.nd.save(path, arrays))
         _sync_directory(files.svrg)
         os.replace(files.svrg + _NEW, files.svrg)
@@ -214,8 +224,8 @@ def _is_whole(files: Paths) -> bool:
         return False
 
 
-def load(files: Paths) -> Optional[State]:
-    """The state of a checkpoint; None if it has no ``.svrg`` file.
+def load(files: Paths) -> Optional[Sections]:
+    """The sections of a checkpoint; None if it has no ``.svrg`` file.
 
     Raises
     ------
@@ -223,7 +233,7 @@ def load(files: Paths) -> Optional[State]:
         The ``.svrg`` file is damaged, or a companion file isn't the one that was saved with it.
     """
     try:
-        state, checksums = _read(files.svrg)
+        sections, checksums = _read(files.svrg)
     except FileNotFoundError:
         return None
     for kind, digest in checksums.items():
@@ -233,22 +243,22 @@ def load(files: Paths) -> Optional[State]:
                 "{} wasn't saved together with {}; load it with load_optimizer_states=False, or delete the .svrg "
                 "file to begin with a new snapshot".format(path, files.svrg)
             )
-    return state
+    return sections
 
 
-def _read(path: str) -> Tuple[State, Dict[str, bytes]]:
+def _read(path: str) -> Tuple[Sections, Dict[str, str]]:
     if not os.path.exists(path):
         raise FileNotFoundError(path)
     try:
         return decode(mx.nd.load(path))
-    except (MXNetError, ValueError, AttributeError) as error:
+    except (MXNetError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             "{} can't be read ({}); load with load_optimizer_states=False, or delete it to begin with a new "
             "snapshot".format(path, str(error).strip().split("\n")[-1])
         ) from error
 
 
-def _is(path: str, digest: bytes) -> bool:
+def _is(path: str, digest: str) -> bool:
     return os.path.exists(path) and _checksum(path) == digest
 
 
@@ -258,12 +268,12 @@ def _write(path: str, write: Callable[[str], None]) -> None:
         os.fsync(written.fileno())
 
 
-def _checksum(path: str) -> bytes:
+def _checksum(path: str) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
-    return digest.digest()
+    return digest.hexdigest()
 
 
 def _sync_directory(path: str) -> None:

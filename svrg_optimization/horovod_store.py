@@ -1,11 +1,8 @@
 """Workers without servers: Horovod's allreduce, as a KVStore. Needs ``svrg_optimization[horovod]``."""
 
-from typing import Any, List, Mapping, Sequence
+from typing import Any
 
 import mxnet as mx
-import numpy as np
-
-from . import distributed, exchange, keys, mxnet_internals
 
 
 class HorovodStore(mx.kvstore.KVStoreBase):
@@ -70,31 +67,3 @@ class HorovodStore(mx.kvstore.KVStoreBase):
     def push(self, key: str, value: Any, priority: int = 0) -> None:
         """Raise ValueError: mxnet pushes what is `row_sparse`."""
         raise ValueError("{}: Horovod adds up dense gradients only; use kvstore='dist_sync'".format(key))
-
-    def join(self, module: Any, optimizer: Mapping[str, Any]) -> "HorovodJob":
-        """The other workers, for a module."""
-        return HorovodJob(self, module, optimizer)
-
-
-class HorovodJob(distributed.Job):
-    """The workers of a Horovod job, as one of them sees them."""
-
-    def __init__(self, store: HorovodStore, module: Any, optimizer: Mapping[str, Any]) -> None:
-        self.store, self._module = store, module
-        self.rank, self._workers = store.rank, store.num_workers
-        self._servers_update = self._steps_are_equal = False
-        self.optimizer_settings = {}
-        self._agree(optimizer)
-
-    def start(self) -> None:
-        """Begin at the first worker's weights."""
-        for name, arrays in mxnet_internals.parameter_arrays(self._module):
-            self.store.broadcast(name, arrays[0], arrays)
-        mxnet_internals.take_weights_of_devices(self._module)
-
-    def _gather(self, numbers: Sequence[int]) -> List[List[int]]:
-        rows = np.zeros((self._workers, exchange.WIDTH), np.float32)
-        rows[self.rank] = exchange.encode(numbers)
-        array = mx.nd.array(rows)
-        self.store.pushpull(keys.EXCHANGE, array)
-        return [exchange.decode(row) for row in array.asnumpy()]

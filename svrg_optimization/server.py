@@ -2,13 +2,12 @@
 
 The same as ``python -c 'import mxnet'`` with the environment variable DMLC_ROLE set, and besides:
 
-- it ends, non-zero and with a message, when another process of the job dies;
-- float64 stays float64. mxnet 1.9.1 never initialises the flag that makes a server keep float32 copies, and what it
-  finds in memory there usually means yes.
+- the process ends, non-zero and with a message, when another process of the job dies;
+- float64 stays float64. mxnet 1.9.1 never initialises the flag that makes a server keep float32 copies; what happens to
+  be in that memory mostly means yes.
 """
 
 import ctypes
-import faulthandler
 import functools
 import os
 import sys
@@ -16,12 +15,8 @@ import threading
 import traceback
 from typing import Any, Callable, List
 
-from . import watch
+from .distributed import liveness
 
-# By these commands a worker says that the job has begun, and that it is over. mxnet passes only command 0 on to Python,
-# and its own servers unpickle what comes with it: there they are a message, and an optimizer that is no longer used.
-BEGUN = "csys\nexit\n(S'start this server by python -m svrg_optimization.server, and it ends with its job'\ntR."
-OVER = "cmxnet.optimizer\nSGD\n(tR."
 _M_PERTURB = -6
 _TUNABLE = "glibc.malloc.tcache_count=0"
 
@@ -32,21 +27,87 @@ def allocate_zeros(yes: bool) -> None:
     if not hasattr(libc, "gnu_get_libc_version"):
         return
     if yes and _TUNABLE not in os.environ.get("GLIBC_TUNABLES", ""):
-        # What threads keep for themselves is given again unfilled. That is decided when a process starts.
+        # Memory from a thread's cache isn't filled. Whether there is such a cache is decided when a process starts.
         os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [os.environ.get("GLIBC_TUNABLES"), _TUNABLE]))
         os.execv(sys.executable, [sys.executable, "-m", __spec__.name])
     libc.mallopt(_M_PERTURB, 0xFF if yes else 0)
 
 
-def _wait_until_listening() -> None:
-    # ps-lite crashes when it is asked about heartbeats before it has been started.
-    while watch.ask(watch.address_of_scheduler(os.environ)) is None:
-        threading.Event().wait(0.2)
+def _make_store(role: str) -> Any:
+    # Were the role set, mxnet would run its own server inside of its import, before all of mxnet is there.
+    del os.environ["DMLC_ROLE"]
+    import mxnet as mx
+
+    os.environ["DMLC_ROLE"] = role
+    return mx.kv.create("dist_sync")
+
+
+class _JobWatch:
+    """Watches the other processes from the begin of the job to its end."""
+
+    def __init__(self, store: Any, role: str) -> None:
+        # Only now: it needs all of mxnet.
+        from .mxnet_api import internals
+
+        self._store, self._role = store, role
+        self._is_silent = functools.partial(internals.is_silent, store)
+        self._watches: List[liveness.Watch] = []
+
+    def begin(self) -> None:
+        """The job has begun."""
+        allocate_zeros(False)
+        if not liveness.timeout(os.environ):
+            return
+        inspection = liveness.Inspection(self._is_silent, self._role, os.environ)
+        advice = "The job is over: start it again from its checkpoint."
+        if self._role == "scheduler":
+            # All processes but this one and the dead one.
+            others = int(os.environ["DMLC_NUM_WORKER"]) + int(os.environ["DMLC_NUM_SERVER"]) - 1
+            tell = functools.partial(liveness.say_at_port, liveness.address_of_scheduler(os.environ)[1], others)
+            self._watches.append(liveness.Watch(inspection, self._role, advice, tell))
+        else:
+            self._watches.append(liveness.Watch(inspection, "server {}".format(self._store.rank), advice))
+
+    def begin_when_ps_lite_has_started(self) -> None:
+        """For the scheduler, which no worker tells that the job has begun."""
+        while liveness.ask_scheduler(liveness.address_of_scheduler(os.environ)) is None:
+            threading.Event().wait(0.2)
+        self.begin()
+
+    def leave(self) -> None:
+        """The job is over."""
+        for watch in self._watches:
+            watch.stop()
+        liveness.end_unless_left()
+
+
+def _run(store: Any, watch: _JobWatch) -> None:
+    """Serve until the job is over."""
+    from mxnet.kvstore.kvstore_server import KVStoreServer
+
+    class Server(KVStoreServer):
+        def _controller(self) -> Callable[..., None]:
+            of_mxnet = super()._controller()
+            of_ours = {liveness.BEGUN.encode(): watch.begin, liveness.OVER.encode(): watch.leave}
+
+            def controller(command: int, body: bytes, _: Any) -> None:
+                if body in of_ours:
+                    of_ours[body]()
+                    return
+                try:
+                    of_mxnet(command, body, _)
+                except Exception:
+                    # The workers find out that this server lacks the optimizer, and say so.
+                    traceback.print_exc()
+
+            return controller
+
+    Server(store).run()
 
 
 def _report_and_end(raised: Any) -> None:
     traceback.print_exception(raised.exc_type, raised.exc_value, raised.exc_traceback)
-    watch.end("{} ends: its optimizer raised {!r}".format(os.environ["DMLC_ROLE"], raised.exc_value), 1)
+    liveness.end("{} ends: its optimizer raised {!r}".format(os.environ["DMLC_ROLE"], raised.exc_value), 1)
 
 
 def main() -> None:
@@ -54,62 +115,18 @@ def main() -> None:
     role = os.environ.get("DMLC_ROLE")
     if role not in ("server", "scheduler"):
         sys.exit("DMLC_ROLE={!r} must be 'server' or 'scheduler'; workers run the training program".format(role))
-    for name, value in watch.DEFAULTS.items():
+    for name, value in liveness.DEFAULTS.items():
         os.environ.setdefault(name, value)
     if role == "server":
         allocate_zeros(True)
-    # Without a role mxnet is imported whole, and not in the middle of a server's loop.
-    del os.environ["DMLC_ROLE"]
-    import mxnet as mx
-    from mxnet.kvstore.kvstore_server import KVStoreServer
-
-    os.environ["DMLC_ROLE"] = role
-    store = mx.kv.create("dist_sync")
-    look = watch.looks(mx.base._LIB, store.handle, role, os.environ)
-    watching: List[watch.Watch] = []
-
-    def begin() -> None:
-        allocate_zeros(False)
-        if watch.timeout(os.environ):
-            again = "The job is over: start it again from its checkpoint."
-            if role == "scheduler":
-                tell = functools.partial(watch.say_at, watch.address_of_scheduler(os.environ)[1])
-                watching.append(watch.Watch(look, role, again, tell))
-            else:
-                watching.append(watch.Watch(look, "server {}".format(store.rank), again))
-
-    def begin_when_listening() -> None:
-        _wait_until_listening()
-        begin()
-
-    def leave() -> None:
-        for each in watching:
-            each.stop()
-        watch.end_unless_left()
-
-    class Server(KVStoreServer):
-        def _controller(self) -> Callable[..., None]:
-            usual = super()._controller()
-            ours = {BEGUN.encode(): begin, OVER.encode(): leave}
-
-            def controller(command: int, body: bytes, _: Any) -> None:
-                if body in ours:
-                    ours[body]()
-                    return
-                try:
-                    usual(command, body, _)
-                except Exception:
-                    # The workers find out that this server lacks the optimizer, and say so.
-                    traceback.print_exc()
-
-            return controller
-
+    store = _make_store(role)
+    watch = _JobWatch(store, role)
     # mxnet swallows what the optimizer raises, and goes on with weights that were not updated.
     sys.unraisablehook = _report_and_end
     if role == "scheduler":
-        threading.Thread(target=begin_when_listening, daemon=True).start()
-    Server(store).run()
-    faulthandler.cancel_dump_traceback_later()
+        threading.Thread(target=watch.begin_when_ps_lite_has_started, daemon=True).start()
+    _run(store, watch)
+    liveness.has_left()
 
 
 if __name__ == "__main__":

@@ -1,52 +1,45 @@
-"""SVRGModule: the Module API; when a snapshot is taken, and how a step is corrected."""
+"""SVRGModule: what Module does, with a snapshot."""
 
-import contextlib
 import logging
 import os
 import time
 from functools import partial
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import mxnet as mx
-from mxnet.model import BatchEndParam
 from mxnet.module import Module
 
-from . import call_order, checkpoint, checks, distributed, full_gradient, mxnet_internals, shapes, strategies
-from .batches import TrueRows, batch_axes, can_view, is_itself, regrouped, views, whole_data
-from .full_gradient import BatchGradient, OnDevices
-from .keys import check_parameter_names, full_gradient_key
-from .networks import couples_rows
-from .placement import PlacedModule
-from .random_draws import DrawStream, draws_random_numbers
-from .snapshot import Snapshot
-from .svrg_optimizer import REGISTERED_NAME, _SVRGOptimizer
-from .updater import Updater
+from . import checkpoint, notices
+from .compute import data, ways
+from .compute.full_pass import Callbacks, FullPass, Network, Source
+from .compute.larger_batches import LargerBatches
+from .compute.own_thread import SnapshotModule
+from .compute.serial import Serial
+from .compute.sgd import PreparedSGD
+from .distributed import liveness, workers
+from .keys import check_parameter_names
+from .mxnet_api import call_order, checks, internals, shapes
+from .notices import Notices
+from .svrg import batches, full_gradient
+from .svrg.clock import Clock
+from .svrg.coefficients import Constant
+from .svrg.estimator import Correction, Estimator, OnDevices
+from .svrg.full_gradient import BatchGradient
+from .svrg.networks import unknown_operators
+from .svrg.random_draws import DrawStream, draws_by_itself, draws_random_numbers
+from .svrg.schedules import EveryEpochs
+from .svrg.snapshot import Snapshot
+from .svrg.states import States
+from .svrg_optimizer import REGISTERED_NAME
 
 __all__ = ["SVRGModule"]
 
+Arrays = Dict[str, mx.nd.NDArray]
 # Head gradients: as Module.backward takes them, or a function of (outputs, batch) that computes them.
 OutGrads = Union[None, mx.nd.NDArray, List[mx.nd.NDArray], Callable[[List[mx.nd.NDArray], Any], List[mx.nd.NDArray]]]
-Callbacks = Union[None, Callable[[Any], Any], Sequence[Callable[[Any], Any]]]
 
-
-class _AtEpochStart:
-    """A data iterator that calls a function whenever its iteration starts; otherwise the iterator itself.
-
-    The function returns how many batches are to be used; None for all. `batches` begins an iteration of `data`.
-    """
-
-    def __init__(self, data: Any, start: Callable[[], Optional[int]], batches: Callable[[Any], Iterator[Any]]) -> None:
-        self._data = data
-        self._start = start
-        self._batches = batches
-
-    def __iter__(self) -> Iterator[Any]:
-        count = self._start()
-        batches = self._batches(self._data)
-        return batches if count is None else distributed.exactly(batches, count)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._data, name)
+# From so many updates without a snapshot on, training is said not to be SVRG; after an epoch of fit at once.
+_MANY_UPDATES = 100
 
 
 @call_order.ordered
@@ -76,13 +69,16 @@ class SVRGModule(Module):
         ids. By default, if cores are idle: twice the OpenMP threads fit on those that the process, or its container,
         may use, and the network isn't small.
     save_memory : bool
-        Whether the snapshot is computed in the memory of the live network, one after the other.
+        Whether the snapshot is computed in the memory that the current weights' pass has left behind.
+    next_states : dict of str to str, optional
+        For each of `state_names`, the output that becomes this state in the next batch, if batches hand on their
+        states.
 
     Raises
     ------
     TypeError, ValueError
-        `update_freq` is no positive integer; `compression_params` is given; or the symbol has a parameter
-        ``x_full`` beside ``x``.
+        `update_freq` is no positive integer; `compression_params` is given; `next_states` doesn't fit the network; or
+        the symbol has a parameter ``x_full`` beside ``x``.
 
     References
     ----------
@@ -103,91 +99,104 @@ class SVRGModule(Module):
     """
 
     def __init__(
-        self,
-        symbol: mx.symbol.Symbol,
-        data_names: Optional[Sequence[str]] = ("data",),
-        label_names: Optional[Sequence[str]] = ("softmax_label",),
-        logger: Any = logging,
-        context: Union[mx.Context, List[mx.Context]] = mx.cpu(),
-        work_load_list: Optional[Sequence[float]] = None,
-        fixed_param_names: Optional[Sequence[str]] = None,
-        state_names: Optional[Sequence[str]] = None,
-        group2ctxs: Any = None,
-        compression_params: Optional[Mapping[str, Any]] = None,
-        update_freq: int = 2,
-        *,
-        overlap: Optional[bool] = None,
-        save_memory: bool = False,
-    ) -> None:
+        self, symbol: mx.symbol.Symbol, data_names: Optional[Sequence[str]] = ("data",),
+        label_names: Optional[Sequence[str]] = ("softmax_label",), logger: Any = logging,
+        context: Union[mx.Context, List[mx.Context]] = mx.cpu(), work_load_list: Optional[Sequence[float]] = None,
+        fixed_param_names: Optional[Sequence[str]] = None, state_names: Optional[Sequence[str]] = None,
+        group2ctxs: Any = None, compression_params: Optional[Mapping[str, Any]] = None, update_freq: int = 2, *,
+        overlap: Optional[bool] = None, save_memory: bool = False, next_states: Optional[Mapping[str, str]] = None,
+    ) -> None:  # fmt: skip
         checks.compression(compression_params)
         checks.work_load(work_load_list, context)
-        if overlap and save_memory:
-            raise ValueError("overlap=True with save_memory=True: passes that run at the same time can't share memory; "
-                             "choose one")  # fmt: skip
+        checks.overlap(overlap, save_memory)
+        if os.environ.get("DMLC_ROLE") == "worker":
+            liveness.fail_fast()
+        if logger is logging:
+            # Its functions install a handler, after which the user's logging.basicConfig() does nothing.
+            logger = logging.getLogger()
         self.update_freq = update_freq
-        self._overlap, self._save_memory = overlap, save_memory
         arguments = (symbol, data_names, label_names, logger, context, work_load_list, fixed_param_names,
                      state_names, group2ctxs)  # fmt: skip
         super().__init__(*arguments)
-        check_parameter_names(mxnet_internals.parameter_names(self))
+        check_parameter_names(internals.parameter_names(self))
         # The snapshot: the same network, with weights of its own.
-        self._mod_aux = PlacedModule(*arguments)
-        self._snapshot = Snapshot(len(mxnet_internals.contexts(self)))
-        draws = draws_random_numbers(symbol)
-        self._draws = DrawStream(draws)
+        self._mod_aux = SnapshotModule(*arguments)
+        self._ways = overlap, save_memory
+        self._make_parts(next_states)
+
+    def _make_parts(self, next_states: Optional[Mapping[str, str]]) -> None:
+        self._snapshot = Snapshot(len(internals.contexts(self)))
+        self._clock = Clock()
+        self._coefficient = Constant(1.0)
+        self._correction = Correction(Estimator())
+        self._network_draws = draws_random_numbers(self.symbol)
+        self._draws = DrawStream(self._network_draws)
         self._optimizer_draws = False
-        # Whether a row's gradient is the same in every batch, so that rows can be filled in and taken away.
-        self._rows_are_independent = not (draws or couples_rows(symbol))
-        self._batch_gradient = BatchGradient(symbol)
-        if self._batch_gradient.is_mixed:
-            self.logger.warning(
-                "some output layers have normalization='batch' or 'valid' and some have not: batches with fewer rows "
-                "than the rest are weighed only approximately; give all output layers the same normalization"
-            )
+        self._states = States(internals.state_names(self), self.output_names, next_states)
+        self._workers: workers.Workers = workers.Alone()
+        # Made in bind(): how gradients are computed, and what a batch's gradient is.
+        self._way: Serial
+        self._larger: LargerBatches
+        self._gradient = BatchGradient(self.symbol)
+        # The rows of a full batch on each device: as bound, whatever batch was the last one.
+        self._full_batch_rows: List[int] = []
         # What the last forward() left for backward(): the batch, whether the snapshot has seen it, and how many full
         # passes had begun.
         self._batch: Any = None
         self._corrected = False
         self._passes = 0
         self._monitored = False
-        self._said_plain = False
-        self._said_round_batch = False
-        # The rows of a full batch on each device: as bound, whatever batch was the last one.
-        self._full_batch_rows: List[int] = []
+        # For a warning if nobody takes a snapshot.
+        self._updates_without_snapshot = 0
+        self._warm_start = False
+        # While `fit` runs: its iterator, and the data of a full pass that it asks for.
+        self._epochs_of_fit: Optional[data.Epochs] = None
+        self._source_of_fit: Optional[Source] = None
         # The numbers of the user's optimizer when it was installed.
         self._optimizer_at_start: Dict[str, float] = {}
-        self._restoring: Optional[checkpoint.State] = None
-        # The other workers, if there are any.
-        self._job: Union[distributed.Alone, distributed.Job] = distributed.Alone()
-        # How the gradient at the snapshot is computed; chosen in bind().
-        self._strategy: strategies.Serial
+        # What is still to be restored of a checkpoint.
+        self._restoring: Optional[checkpoint.Sections] = None
+        self._notices = Notices(self.logger)
+        if not (self._gradient.is_sum or self._gradient.is_mean):
+            self._notices.say(notices.MIXED_NORMALIZATION)
+        if draws_by_itself(self.symbol):
+            self._notices.say(notices.CUSTOM_OPERATOR)
 
     @property
     def update_freq(self) -> int:
         """Number of epochs between two snapshots."""
-        return self._update_freq
+        return self._schedule.k
 
     @update_freq.setter
     def update_freq(self, value: int) -> None:
-        self._update_freq = checks.update_freq(value)
+        self._schedule = EveryEpochs(checks.update_freq(value))
+
+    @property
+    def full_gradient(self) -> Optional[Arrays]:
+        r"""The full gradient at the snapshot, by parameter; None before the first snapshot.
+
+        .. math:: \mu = \frac{1}{n} \sum_{i=1}^{n} \nabla f_i(\tilde w)
+
+        The mean per sample, of the loss without weight decay, before ``rescale_grad``; on the first device. Parameters
+        without a gradient are not there. The arrays are copies.
+        """
+        if not self._snapshot.taken:
+            return None
+        return {name: array.copy() for name, array in self._snapshot.full_gradient[0].items()}
 
     @property
     def _param_dict(self) -> OnDevices:
-        """For each device, by parameter, the full gradient that it adds to a full batch; empty before a snapshot."""
-        return self._snapshot.full_gradients
+        """For each device, by parameter, what it adds to its gradient of a full batch: b_k mu."""
+        rows = self._gradient.rows_in_step(self._full_batch_rows) or [1] * len(internals.contexts(self))
+        return full_gradient.times_rows(self._snapshot.full_gradient, rows)
 
     # ------------------------------------------------------------------------------------------------- set-up
 
     def bind(
-        self,
-        data_shapes: Sequence[Any],
-        label_shapes: Optional[Sequence[Any]] = None,
-        for_training: bool = True,
-        inputs_need_grad: bool = False,
-        force_rebind: bool = False,
-        shared_module: Optional[Module] = None,
+        self, data_shapes: Sequence[Any], label_shapes: Optional[Sequence[Any]] = None, for_training: bool = True,
+        inputs_need_grad: bool = False, force_rebind: bool = False, shared_module: Optional[Module] = None,
         grad_req: Any = "write",
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Allocate the network and, for training, its snapshot.
 
         Parameters
@@ -210,7 +219,7 @@ class SVRGModule(Module):
         RuntimeError
             `shared_module` isn't bound or has no weights yet.
         """
-        checks.grad_req(grad_req, mxnet_internals.parameter_names(self), self.symbol.list_arguments())
+        checks.grad_req(grad_req, internals.parameter_names(self), self.symbol.list_arguments())
         if inputs_need_grad and not for_training:
             raise ValueError("inputs_need_grad=True needs for_training=True: inference computes no gradients")
         if shared_module is not None:
@@ -218,54 +227,66 @@ class SVRGModule(Module):
         binding = force_rebind or not self.binded
         super().bind(data_shapes, label_shapes, for_training, inputs_need_grad, force_rebind, shared_module, grad_req)
         if binding and for_training:
-            self._full_batch_rows = mxnet_internals.rows_on_devices(self)
-            self._bind_snapshot(shared_module, grad_req)
+            self._full_batch_rows = internals.rows_on_devices(self)
+            self._gradient = BatchGradient(self.symbol, shapes.rows_along_axis_0(self))
+            self._bind_snapshot(self._sharer(shared_module), grad_req)
 
-    def _bind_snapshot(self, shared_module: Optional[Module], grad_req: Any) -> None:
-        shared_snapshot = None
-        parameters = mxnet_internals.parameter_names(self)
+    def _sharer(self, module: Optional[Module]) -> "Optional[SVRGModule]":
+        """The module that the snapshot is to be shared with, if it can be."""
+        parameters = set(internals.parameter_names(self))
         if (
-            isinstance(shared_module, SVRGModule)
-            and shared_module._mod_aux.binded
-            and set(parameters) == set(mxnet_internals.parameter_names(shared_module))
+            isinstance(module, SVRGModule)
+            and module._mod_aux.binded
+            and parameters == set(internals.parameter_names(module))
         ):
-            shared_snapshot, shared_strategy = shared_module._mod_aux, shared_module._strategy
-            if not shared_snapshot.params_initialized:
-                shared_snapshot.set_params(*shared_module.get_params())
-            self._snapshot = shared_module._snapshot
-            self._draws.follow(shared_module._draws)
+            return module
+        return None
+
+    def _bind_snapshot(self, sharer: "Optional[SVRGModule]", grad_req: Any) -> None:
+        if sharer is None:
+            way = ways.choose(self, *self._ways)
+            placed = way.contexts(internals.contexts(self))
+        else:
+            if not sharer._mod_aux.params_initialized:
+                sharer._mod_aux.set_params(*sharer.get_params())
+            self._snapshot = sharer._snapshot
+            self._draws.follow(sharer._draws)
+            way = ways.for_sharer_of(sharer._way, self)
+            placed = internals.contexts(sharer._mod_aux)
+        internals.place(self._mod_aux, placed)
+        self._mod_aux.in_own_thread = way.in_own_thread
+        self._mod_aux.bind(
+            self.data_shapes, self.label_shapes, force_rebind=True,
+            shared_module=None if sharer is None else sharer._mod_aux, grad_req=self._grad_req_of_snapshot(grad_req),
+        )  # fmt: skip
+        self._way = way(self._mod_aux, self._draws, self._states)
+        self._larger = LargerBatches(self._way)
+        if sharer is None:
+            self._way.bound(self)
+        if self._restoring is not None:
+            self._restore_snapshot(self._restoring)
+        self._snapshot.convert(internals.gradients(self))
+
+    def _grad_req_of_snapshot(self, grad_req: Any) -> Any:
         if not isinstance(grad_req, (str, dict)):
             grad_req = dict(zip(self.symbol.list_arguments(), grad_req))
         if isinstance(grad_req, dict):
-            # The snapshot's input gradients are of no use.
+            # Nobody needs the snapshot's input gradients.
+            parameters = internals.parameter_names(self)
             grad_req = {name: grad_req[name] if name in parameters else "null" for name in grad_req}
-        if shared_snapshot is None:
-            strategy = strategies.choose(self, self._overlap, self._save_memory)
-            placed = strategy.contexts(mxnet_internals.contexts(self))
-        else:
-            strategy = strategies.for_sharer_of(shared_strategy, self)
-            placed = mxnet_internals.contexts(shared_snapshot)
-        mxnet_internals.place(self._mod_aux, placed)
-        self._mod_aux.apart = strategy.apart
-        self._mod_aux.bind(
-            self.data_shapes, self.label_shapes, force_rebind=True, shared_module=shared_snapshot, grad_req=grad_req
-        )
-        self._strategy = strategy(self, self._mod_aux, self._draws)
-        if shared_snapshot is None:
-            self._strategy.bound()
-        if self._restoring is not None:
-            self._restore_snapshot(self._restoring)
-        self._snapshot.convert(mxnet_internals.gradients(self))
+        return grad_req
 
     def _reset_bind(self) -> None:
         # Module.bind calls this to free what is bound.
         super()._reset_bind()
-        mxnet_internals.unbind(self._mod_aux)
-        # They hold on to what was bound.
-        self.__dict__.pop("_strategy", None)
-        updater = mxnet_internals.updater(self)
-        if isinstance(updater, Updater):
-            updater.forget()
+        internals.unbind(self._mod_aux)
+        # These hold on to what was bound.
+        for name in ("_way", "_larger"):
+            self.__dict__.pop(name, None)
+        self._correction.forget()
+        prepared = getattr(internals.optimizer(self), "prepared", None)
+        if prepared is not None:
+            prepared.forget()
         self._batch, self._corrected = None, False
 
     def _sync_params_from_devices(self) -> None:
@@ -273,38 +294,31 @@ class SVRGModule(Module):
         # hold the same weights, but the mean of three or more equal numbers is rounded: a checkpoint would not be
         # what training goes on with.
         super()._sync_params_from_devices()
-        if len(mxnet_internals.contexts(self)) > 2:
-            mxnet_internals.take_weights_that_all_devices_hold(self)
+        if len(internals.contexts(self)) > 2:
+            internals.take_weights_that_all_devices_hold(self)
 
     def init_params(
-        self,
-        initializer: Any = mx.init.Uniform(0.01),
-        arg_params: Optional[Dict[str, mx.nd.NDArray]] = None,
-        aux_params: Optional[Dict[str, mx.nd.NDArray]] = None,
-        allow_missing: bool = False,
-        force_init: bool = False,
+        self, initializer: Any = mx.init.Uniform(0.01), arg_params: Optional[Arrays] = None,
+        aux_params: Optional[Arrays] = None, allow_missing: bool = False, force_init: bool = False,
         allow_extra: bool = False,
-    ) -> None:
-        """Initialize the weights, as ``Module.init_params``; a snapshot stays as it is.
-
-        Raises
-        ------
-        RuntimeError
-            The module isn't bound.
-        """
+    ) -> None:  # fmt: skip
+        """Initialize the weights, as ``Module.init_params``; a snapshot stays. RuntimeError before bind()."""
         if not self.binded and (force_init or not self.params_initialized):
             raise RuntimeError(
                 "init_params() or set_params() was called too early: call bind(data_shapes, label_shapes) first"
             )
         super().init_params(initializer, arg_params, aux_params, allow_missing, force_init, allow_extra)
 
+    def get_params(self) -> Tuple[Arrays, Arrays]:
+        """The weights and auxiliary states, as ``Module.get_params``."""
+        # Whoever trains this module asks for the weights after an epoch.
+        self._notice_plain_training(least=1)
+        return super().get_params()
+
     def init_optimizer(
-        self,
-        kvstore: Any = "local",
-        optimizer: Union[str, mx.optimizer.Optimizer] = "sgd",
-        optimizer_params: Any = (("learning_rate", 0.01),),
-        force_init: bool = False,
-    ) -> None:
+        self, kvstore: Any = "local", optimizer: Union[str, mx.optimizer.Optimizer] = "sgd",
+        optimizer_params: Any = (("learning_rate", 0.01),), force_init: bool = False,
+    ) -> None:  # fmt: skip
         """Install the optimizer, inside an ``_SVRGOptimizer``, and the KVStore keys of the full gradients.
 
         Parameters
@@ -318,7 +332,7 @@ class SVRGModule(Module):
         Raises
         ------
         ValueError
-            No such store or optimizer.
+            No such store or optimizer, or the store compresses gradients.
         TypeError
             `kvstore` or `optimizer` is of the wrong type.
         RuntimeError
@@ -334,51 +348,51 @@ class SVRGModule(Module):
         settings = {"default_optimizer": optimizer}
         if isinstance(optimizer, str):
             settings.update(dict(optimizer_params))
-        self._job = distributed.join(kvstore, self, **settings)
-        settings.update(self._job.optimizer_settings)
-        super().init_optimizer(self._job.store, REGISTERED_NAME, settings, force_init)
-        store = mxnet_internals.kvstore(self)
-        if store is not None:
-            zeros = full_gradient.zeros_for(mxnet_internals.parameter_arrays(self))[0]
-            store.init([full_gradient_key(name) for name in zeros], list(zeros.values()))
-        self._job.start()
+        self._workers = workers.join(kvstore, self._job(), settings)
+        settings.update(self._workers.optimizer_settings)
+        super().init_optimizer(self._workers.store, REGISTERED_NAME, settings, force_init)
+        self._workers.start(internals.kvstore(self), internals.parameter_arrays(self))
+        if self._workers.has_others:
+            internals.take_weights_of_devices(self)
+        internals.optimizer(self).prepared = PreparedSGD()
+        self._optimizer_is_installed()
+
+    def _job(self) -> workers.Job:
+        return workers.Job(
+            [(name, arrays[0].shape, arrays[0].dtype.__name__) for name, arrays in internals.parameter_arrays(self)],
+            sum(internals.rows_on_devices(self)), self.update_freq, partial(internals.updates_on_kvstore, self),
+            self.logger,
+        )  # fmt: skip
+
+    def _optimizer_is_installed(self) -> None:
         users_optimizer = self._users_optimizer()
-        # Only a store has keys of full gradients to tell apart.
-        mxnet_internals.update_by(self, Updater(users_optimizer))
         self._optimizer_at_start = checkpoint.numbers_of(users_optimizer)
         # Its noise is drawn anew at each update: by the stream too, so that a resumed run draws the same.
         self._optimizer_draws = isinstance(users_optimizer, mx.optimizer.SGLD)
         if self._optimizer_draws:
             self._draws.activate()
         if self._restoring is not None:
-            checkpoint.restore_position(users_optimizer, self._restoring)
+            checkpoint.restore_position(users_optimizer, self._restoring["optimizer"])
             self._restoring = None
 
     def borrow_optimizer(self, shared_module: Module) -> None:
         """Use the optimizer and KVStore of another module.
 
-        Raises
-        ------
-        RuntimeError
-            It has none yet; or it is a plain Module with a distributed store, which has no keys for the full gradient.
+        RuntimeError if that has none yet, or is a plain Module with a distributed store, which has no keys for the full
+        gradient.
         """
         if not shared_module.optimizer_initialized:
             raise RuntimeError("borrow_optimizer() was called too early: call shared_module.init_optimizer() first")
-        self._job = distributed.join_by(shared_module)
+        self._workers = workers.join_by(shared_module)
         super().borrow_optimizer(shared_module)
         self._optimizer_at_start = getattr(
             shared_module, "_optimizer_at_start", checkpoint.numbers_of(self._users_optimizer())
         )
 
     def _users_optimizer(self) -> mx.optimizer.Optimizer:
-        installed = mxnet_internals.optimizer(self)
+        installed = internals.optimizer(self)
         # One that is borrowed from a plain Module is not wrapped.
         return getattr(installed, "default_opt", installed)
-
-    def _store_of_full_gradients(self) -> Any:
-        """The KVStore, if its optimizer knows the keys of the full gradients."""
-        wrapped = isinstance(mxnet_internals.optimizer(self), _SVRGOptimizer)
-        return mxnet_internals.kvstore(self) if wrapped else None
 
     # ------------------------------------------------------------------------------------------- a single step
 
@@ -397,15 +411,17 @@ class SVRGModule(Module):
         ValueError
             The network can't take arrays of these shapes. The module is left as it was.
         RuntimeError
-            The module isn't bound or has no weights.
+            The module isn't bound or has no weights; or its states aren't those of the full gradient.
         """
         as_bound = shapes.check(self, data_batch)
         self._batch, self._corrected, self._passes = data_batch, False, self._snapshot.passes
+        batch = data_batch if as_bound else batches.for_module(self, data_batch)
         if not (self._snapshot.taken and self.for_training and (is_train is None or is_train)):
-            super().forward(data_batch, is_train)
+            super().forward(batch, is_train)
             return
+        self._states.check()
         self._draws.advance()
-        self._strategy.forward(data_batch, as_bound)
+        self._way.forward(self, batch, as_bound)
         self._corrected = True
 
     def backward(self, out_grads: OutGrads = None) -> None:
@@ -428,51 +444,71 @@ class SVRGModule(Module):
         if self._batch is not None and self._passes != self._snapshot.passes:
             raise RuntimeError("backward() after update_full_grads() needs a new forward(): the snapshot has moved")
         self._snapshot.gradients_pending = True
-        super().backward(_heads(self, out_grads, self._batch))
-        if not self._corrected:
-            return
-        self._strategy.backward(self._batch, lambda module: _heads(module, out_grads, self._batch))
-        rows = self._batch_gradient.rows_in_step(mxnet_internals.rows_on_devices(self))
-        self._strategy.correct(self._snapshot, rows)
+        internals.backward(self, _heads(self, out_grads, self._batch))
+        rows = internals.rows_on_devices(self)
+        self._clock.evaluated(sum(rows))
+        if self._corrected:
+            self._way.backward(self, lambda module: _heads(module, out_grads, self._batch))
+            self._clock.evaluated(sum(rows))
+            self._correction(
+                self._way.gradients(self), self._snapshot.full_gradient, self._gradient.rows_in_step(rows),
+                self._coefficient.at(self._clock),
+            )  # fmt: skip
 
     def update(self) -> None:
         """Let the user's optimizer update the weights by the gradients that `backward` left.
 
-        Raises
-        ------
-        RuntimeError
-            The optimizer isn't initialized.
+        RuntimeError if the optimizer isn't initialized.
         """
-        if not self._snapshot.taken and not self._said_plain:
-            self._said_plain = True
-            self.logger.info("No snapshot yet: update() is that of a plain Module until update_full_grads() is called")
-        if self._optimizer_draws and self._snapshot.taken:
+        if not self._snapshot.taken:
+            if not self._updates_without_snapshot:
+                self.logger.info(
+                    "No snapshot yet: update() is that of a plain Module until update_full_grads() is called"
+                )
+            self._updates_without_snapshot += 1
+            self._notice_plain_training(least=_MANY_UPDATES)
+        elif self._optimizer_draws:
             self._draws.advance()
         super().update()
+        self._clock.step()
         self._snapshot.gradients_pending = False
+
+    def set_states(self, states: Any = None, value: Any = None) -> None:
+        """Set the states, as ``Module.set_states``; see `next_states` for states that batches hand on."""
+        super().set_states(states, value)
+        self._states.set(states, value)
+
+    def install_monitor(self, mon: Any) -> None:
+        """Install a monitor on the network of the current weights, which then takes no part in full passes."""
+        super().install_monitor(mon)
+        self._monitored = True
+
+    def prepare(self, data_batch: Any, sparse_row_id_fn: Any = None) -> None:
+        """Prepare for the next batch, as ``Module.prepare``."""
+        # Module.fit calls this. Whoever calls a plain Module's fit for this module asks for a warm start.
+        self._warm_start = self._warm_start or self._epochs_of_fit is None
+        super().prepare(data_batch, sparse_row_id_fn)
 
     # --------------------------------------------------------------------------------------- the full gradient
 
     def update_full_grads(
-        self,
-        train_data: Any,
-        *,
-        batch_end_callback: Callbacks = None,
-        epoch: Optional[int] = None,
+        self, train_data: Any, *, batch_end_callback: Callbacks = None, epoch: Optional[int] = None,
         out_grads: OutGrads = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         r"""Take a snapshot of the weights, and compute the full gradient there over all data.
 
         .. math:: \tilde w = w, \qquad \mu = \frac{1}{n} \sum_{i=1}^{n} \nabla f_i(\tilde w)
 
-        Padded rows (``batch.pad``) don't count. The iterator is reset before and after (mxnet's own readers, which lose
-        their place otherwise, are read to the end first). An NDArrayIter that discards the rows of its last batch, or
-        keeps them for the next epoch, gives them all the same, unless they are sparse.
+        Padded rows (``batch.pad``) don't count. The iterator is left at its start; in the middle of an epoch of `fit`,
+        the iterator that `fit` trains on stays where it is, which only an NDArrayIter can. One that isn't an
+        NDArrayIter is read to its end before it is reset: many lose their place otherwise. An NDArrayIter that discards
+        the rows of its last batch, or keeps them for the next epoch, gives them all the same, unless they are sparse.
 
         Parameters
         ----------
         train_data : DataIter
-            All samples, in batches of any size that the devices can split; or a list of batches.
+            All samples, in batches of any size that the devices can split; or a list of batches, or of pairs
+            (data, label), such as a gluon DataLoader gives.
         batch_end_callback : callable or list of callables, optional
             Called after each batch with a ``BatchEndParam``, whose `eval_metric` is None: Speedometer, ProgressBar.
         epoch : int, optional
@@ -488,6 +524,8 @@ class SVRGModule(Module):
             `train_data` gives no samples, or arrays that don't fit the network or lack the labels.
         FloatingPointError
             The full gradient has NaN or Inf.
+        MXNetError
+            The network doesn't end in losses, and `out_grads` isn't given.
         RuntimeError
             The module isn't bound for training, or has no weights or no optimizer.
 
@@ -496,136 +534,67 @@ class SVRGModule(Module):
         Whatever is raised, the snapshot and full gradient of before are kept.
         """
         checks.train_data(train_data, out_grads)
-        started = time.time()
-        arg_params, aux_params = self.get_params()
-        self._snapshot.passes += 1
-        with self._snapshot_at(arg_params, aux_params):
-            totals, samples = self._sum_gradients(train_data, batch_end_callback, epoch, out_grads)
-            full_gradient.divide(totals, samples)
-            full_gradient.reduce(totals, self._store_of_full_gradients())
-            norm = self._finite_norm(totals[0], epoch)
-            rows = self._batch_gradient.rows_in_step(self._full_batch_rows)
-            for array in totals[0].values():
-                array *= rows[0]
-            self._mod_aux.set_params(arg_params, aux_params, allow_extra=True)
-            self._snapshot.set(totals[0], rows, mxnet_internals.contexts(self), self._snapshot.number + 1, epoch)
+        source = self._source_of_fit
+        if source is None or source.data is not train_data:
+            in_the_middle = self._epochs_of_fit is not None and self._epochs_of_fit.are_being_read(train_data)
+            source = Source(train_data, in_place=in_the_middle)
+        started, own, norm = time.time(), 0, 0.0
+
+        def compute() -> Tuple[OnDevices, int]:
+            nonlocal own, norm
+            totals, own = self._full_pass(out_grads).run(source, batch_end_callback, epoch)
+            samples = self._workers.samples(own)
+            mu = full_gradient.mean(totals, samples, self._workers.sum)
+            norm = _finite_norm(mu[0], epoch)
+            return mu, samples
+
+        same_data = self._snapshot.is_of is not None and self._snapshot.is_of(source.data)
+        before = self._snapshot.samples if same_data else None
+        self._snapshot.move(self._mod_aux, super().get_params(), compute, epoch)
+        self._snapshot.is_of = data.Identity(source.data)
+        self._clock.evaluated(own)
+        samples = self._snapshot.samples
+        if before not in (None, samples):
+            self._notices.say(notices.OTHER_SAMPLES, source.argument, samples, before)
         self.logger.info(
             "%s Full gradient: samples=%d time=%.3f norm=%.6g",
             "Epoch[{}]".format(epoch) if epoch is not None else "Snapshot[{}]".format(self._snapshot.number),
             samples, time.time() - started, norm,
         )  # fmt: skip
 
-    @contextlib.contextmanager
-    def _snapshot_at(self, arg_params: Dict[str, Any], aux_params: Dict[str, Any]) -> Iterator[None]:
-        """Move the snapshot to these weights; back to where it was, if the block raises."""
-        module = self._mod_aux
-        before = [dict(params) for params in module.get_params()] if self._snapshot.taken else None
-        try:
-            # allow_missing copies to the devices only: the module's own copy keeps the old snapshot meanwhile, for
-            # whoever asks, a checkpoint in a callback for instance.
-            module.set_params(arg_params, aux_params, allow_missing=True, allow_extra=True)
-            mxnet_internals.keep_own_copy(module)
-            yield
-        except BaseException:
-            if before is not None:
-                module.set_params(*before)
-            raise
-
-    def _sum_gradients(
-        self, train_data: Any, callbacks: Callbacks, epoch: Optional[int], out_grads: OutGrads
-    ) -> Tuple[OnDevices, int]:
-        """The sum of all samples' gradients at the snapshot, on each device, and the number of samples."""
-        true_rows = TrueRows(
-            batch_axes(self.data_shapes),
-            batch_axes(self.label_shapes),
-            lambda rows: not self._rows_are_independent and shapes.can_reshape_to(self, rows),
-        )
-        samples = 0
-        self._draws.advance()
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(whole_data(train_data))
-            plain = callbacks or out_grads is not None
-            count = None if plain else self._count_of_larger_batches(train_data)
-            larger = count is not None
-            total = stack.enter_context(self._strategy.full_pass(self._batch_gradient, self._is_free(), larger))
-            for nbatch, batch in enumerate(train_data if count is None else regrouped(train_data, count)):
-                if not larger:
-                    shapes.check(self, batch, nbatch)
-                for part in true_rows.of(batch):
-                    total.add(part, lambda module, part: _heads(module, out_grads, part))
-                samples += true_rows.count(batch)
-                _call(callbacks, BatchEndParam(epoch=epoch, nbatch=nbatch, eval_metric=None, locals=locals()))
-        if isinstance(train_data, mx.io.MXDataIter) and not self._said_round_batch:
-            self._said_round_batch = True
-            self.logger.warning(
-                "the full gradient is over the %d samples that the reader gave. One made with round_batch=True, the "
-                "default, leaves out of a pass the rows that it filled up the last batch of the pass before with: use "
-                "round_batch=False", samples,
-            )  # fmt: skip
-        if samples == 0:
-            raise ValueError(
-                "train_data={!r} gave no samples; is it an iterator that can't be reset?".format(train_data)
-            )
-        return total.totals, self._job.samples_of_all(samples)
-
-    def _count_of_larger_batches(self, data: Any) -> Optional[int]:
-        """In how many batches to take the same samples, if larger ones are faster; or None."""
-        if self._rows_are_independent and can_view(data) and shapes.has_rows_for(self, data):
-            return self._strategy.larger_batches(self._batch_gradient, data, sum(self._full_batch_rows))
-        return None
+    def _full_pass(self, out_grads: OutGrads) -> FullPass:
+        draws = self._draws if self._network_draws else None
+        network = Network(self, self._way, self._larger, self._gradient, draws, self._states)
+        heads = None if out_grads is None else lambda module, batch: _heads(module, out_grads, batch)
+        return FullPass(network, heads, self._is_free(), self._notice_filling)
 
     def _is_free(self) -> bool:
-        """Whether the live network may take part in a full pass."""
+        """Whether the network of the current weights may take part in a full pass."""
         # It must have the snapshot's weights, and nobody may miss its gradients or watch its outputs.
-        devices_agree = len(mxnet_internals.contexts(self)) == 1 or mxnet_internals.kvstore(self) is not None
-        dense = mxnet_internals.is_dense(self)
-        pending = self._snapshot.gradients_pending
-        return devices_agree and dense and not (pending or self._monitored or self.inputs_need_grad)
+        needed = self._snapshot.gradients_pending or self._monitored or self.inputs_need_grad
+        return internals.devices_agree(self) and internals.is_plain(self) and not needed
 
-    def install_monitor(self, mon: Any) -> None:
-        """Install a monitor on the live network, which then takes no part in full passes."""
-        super().install_monitor(mon)
-        self._monitored = True
+    def _notice_filling(self) -> None:
+        if not self._gradient.rows_are_apart:
+            unknown = unknown_operators(self.symbol, shapes.rows_along_axis_0(self)) or ["this network"]
+            self._notices.say(notices.FILLED_UP, ", ".join(unknown))
 
-    def _finite_norm(self, mean: Dict[str, Any], epoch: Optional[int]) -> float:
-        norms = full_gradient.norms(mean)
-        broken = [name for name, norm in norms.items() if not norm < float("inf")]
-        if broken:
-            raise FloatingPointError(
-                "the full gradient of {}{} has NaN or Inf; the snapshot of before is kept. Lower the learning rate, or "
-                "look for NaN in the data".format(", ".join(broken), "" if epoch is None else " in epoch %d" % epoch)
-            )
-        return full_gradient.norm(norms)
+    def _notice_plain_training(self, least: int) -> None:
+        updates = self._updates_without_snapshot
+        if updates >= least and not (self._snapshot.taken or self._warm_start):
+            self._notices.say(notices.NO_SNAPSHOT, updates)
 
     # -------------------------------------------------------------------------------------------- the schedule
 
     def fit(
-        self,
-        train_data: Any,
-        eval_data: Any = None,
-        eval_metric: Any = "acc",
-        epoch_end_callback: Any = None,
-        batch_end_callback: Any = None,
-        kvstore: Any = "local",
-        optimizer: Any = "sgd",
-        optimizer_params: Any = (("learning_rate", 0.01),),
-        eval_end_callback: Any = None,
-        eval_batch_end_callback: Any = None,
-        initializer: Any = mx.init.Uniform(0.01),
-        arg_params: Any = None,
-        aux_params: Any = None,
-        allow_missing: bool = False,
-        force_rebind: bool = False,
-        force_init: bool = False,
-        begin_epoch: int = 0,
-        num_epoch: Optional[int] = None,
-        validation_metric: Any = None,
-        monitor: Any = None,
-        sparse_row_id_fn: Any = None,
-        *,
-        full_grads_batch_end_callback: Callbacks = None,
-        snapshot_data: Any = None,
-    ) -> None:
+        self, train_data: Any, eval_data: Any = None, eval_metric: Any = "acc", epoch_end_callback: Any = None,
+        batch_end_callback: Any = None, kvstore: Any = "local", optimizer: Any = "sgd",
+        optimizer_params: Any = (("learning_rate", 0.01),), eval_end_callback: Any = None,
+        eval_batch_end_callback: Any = None, initializer: Any = mx.init.Uniform(0.01), arg_params: Any = None,
+        aux_params: Any = None, allow_missing: bool = False, force_rebind: bool = False, force_init: bool = False,
+        begin_epoch: int = 0, num_epoch: Optional[int] = None, validation_metric: Any = None, monitor: Any = None,
+        sparse_row_id_fn: Any = None, *, full_grads_batch_end_callback: Callbacks = None, snapshot_data: Any = None,
+    ) -> None:  # fmt: skip
         """Train, exactly as ``Module.fit``; every `update_freq` epochs an epoch starts with a snapshot.
 
         Parameters
@@ -648,72 +617,87 @@ class SVRGModule(Module):
         Notes
         -----
         A snapshot is taken at the start of an epoch if there is none yet or ``epoch % update_freq == 0``, so
-        that training can begin at any `begin_epoch`.
+        that training can begin at any `begin_epoch`; and at the start of the first one, if the last snapshot was of
+        other data: another iterator, or one with other arrays. After `load`, which knows the number of samples only, if
+        their number is another.
         """
         if num_epoch is None:
             raise ValueError("num_epoch=None: say how many epochs to train, for instance num_epoch=10")
+        source = Source(train_data, at_start=True)
+        if snapshot_data is not None:
+            checks.train_data(snapshot_data, None, "snapshot_data")
+            source = Source(snapshot_data, "snapshot_data", at_start=True)
         epochs = iter(range(begin_epoch, num_epoch))
         steps: Optional[int] = None
 
-        def agree_on_steps() -> Optional[int]:
-            return self._job.steps_of_all(train_data, {
-                "begin_epoch": begin_epoch, "num_epoch": num_epoch, "update_freq": self.update_freq,
-                "snapshots": self._snapshot.number,
-            })  # fmt: skip
-
-        def take_snapshot_if_due() -> Optional[int]:
+        def begin_epoch_of_fit() -> Optional[int]:
             nonlocal steps
             epoch = next(epochs)
+            self._clock.begin_epoch(epoch)
+            other_data = epoch == begin_epoch and self._snapshot.taken and not self._is_of(source.data)
             if epoch == begin_epoch:
-                steps = agree_on_steps()
-            if not self._snapshot.taken or epoch % self.update_freq == 0:
-                data = train_data if snapshot_data is None else snapshot_data
-                self.update_full_grads(data, batch_end_callback=full_grads_batch_end_callback, epoch=epoch)
+                steps = self._agree_on_steps(train_data, begin_epoch, num_epoch, other_data)
+            if other_data or not self._snapshot.taken or self._schedule.due(self._clock):
+                self._source_of_fit = source
+                self.update_full_grads(source.data, batch_end_callback=full_grads_batch_end_callback, epoch=epoch)
+                self._source_of_fit = None
             return steps
 
-        batches = views if sparse_row_id_fn is None and self._only_reads(train_data) else iter
-        # BaseModule.fit starts to iterate exactly once an epoch, after bind and init.
-        super().fit(
-            _AtEpochStart(train_data, take_snapshot_if_due, batches), eval_data, eval_metric, epoch_end_callback,
-            batch_end_callback, kvstore, optimizer, optimizer_params, eval_end_callback, eval_batch_end_callback,
-            initializer, arg_params, aux_params, allow_missing, force_rebind, force_init, begin_epoch, num_epoch,
-            validation_metric, monitor, sparse_row_id_fn,
-        )  # fmt: skip
-        # A view would keep the data.
-        self._batch = None
+        iterate = data.views if sparse_row_id_fn is None and self._only_reads(train_data) else iter
+        self._epochs_of_fit = data.Epochs(train_data, begin_epoch_of_fit, iterate)
+        try:
+            # BaseModule.fit begins to iterate exactly once an epoch, after bind and init.
+            super().fit(
+                self._epochs_of_fit, eval_data, eval_metric, epoch_end_callback,
+                batch_end_callback, kvstore, optimizer, optimizer_params, eval_end_callback, eval_batch_end_callback,
+                initializer, arg_params, aux_params, allow_missing, force_rebind, force_init, begin_epoch, num_epoch,
+                validation_metric, monitor, sparse_row_id_fn,
+            )  # fmt: skip
+        finally:
+            self._epochs_of_fit = self._source_of_fit = None
+            # A view would keep the data.
+            self._batch = None
         if begin_epoch >= num_epoch:
             # Other workers may have epochs to train.
-            agree_on_steps()
+            self._agree_on_steps(train_data, begin_epoch, num_epoch, False)
 
-    def _only_reads(self, data: Any) -> bool:
-        """Whether batches may be views of `data`: nothing changes them in place, or outlasts the data with them."""
+    def _agree_on_steps(self, train_data: Any, begin_epoch: int, num_epoch: int, other_data: bool) -> Optional[int]:
+        return self._workers.steps(partial(data.count_batches, train_data), {
+            "begin_epoch": begin_epoch, "num_epoch": num_epoch, "update_freq": self.update_freq,
+            "snapshots": self._snapshot.number, "data other than the last snapshot's": int(other_data),
+        })  # fmt: skip
+
+    def _is_of(self, train_data: Any) -> bool:
+        """Whether the last snapshot was of these data, as far as is known."""
+        if self._snapshot.is_of is not None:
+            return self._snapshot.is_of(train_data)
+        samples, saved = data.known_samples(train_data), self._snapshot.samples
+        if self._workers.has_others or None in (samples, saved):
+            self.logger.info(
+                "Going on with the snapshot of the checkpoint: whether it was of these data can't be known"
+            )
+            return True
+        return samples == saved
+
+    def _only_reads(self, train_data: Any) -> bool:
+        """Whether batches may be views: nothing changes them in place, or outlasts the data with them."""
         # A view of what was shuffled anew would keep it in memory beside the new arrays.
-        return is_itself(self, SVRGModule) and can_view(data) and not data.shuffle
+        return data.is_itself(self, SVRGModule) and data.can_view(train_data) and not train_data.shuffle
 
     # --------------------------------------------------------------------------------------------- checkpoints
 
     def save_optimizer_states(self, fname: str) -> None:
         """Save the optimizer's states, as ``Module.save_optimizer_states``.
 
-        Raises
-        ------
-        RuntimeError
-            There is no optimizer; or it runs on parameter servers, which don't give their states away: set
-            ``MXNET_UPDATE_ON_KVSTORE=0`` for all workers.
+        RuntimeError if there is no optimizer, or if it runs on parameter servers, which don't give their states away:
+        set ``MXNET_UPDATE_ON_KVSTORE=0`` for all workers.
         """
-        self._job.check_states_are_here()
+        self._workers.check_states_are_here()
         super().save_optimizer_states(fname)
 
     def load_optimizer_states(self, fname: str) -> None:
-        """Load the optimizer's states, as ``Module.load_optimizer_states``.
-
-        Raises
-        ------
-        RuntimeError
-            There is no optimizer; or it runs on parameter servers, which don't take any states: set
-            ``MXNET_UPDATE_ON_KVSTORE=0`` for all workers.
-        """
-        self._job.check_states_are_here()
+        """Load the optimizer's states, as ``Module.load_optimizer_states``; RuntimeError as for saving them."""
+        self._workers.check_states_are_here()
         super().load_optimizer_states(fname)
 
     def save_checkpoint(
@@ -750,15 +734,14 @@ class SVRGModule(Module):
             checkpoint.save(files, write_symbol, self.save_params)
         self.logger.info('Saved checkpoint to "%s"', files.params)
 
-    def _state(self) -> checkpoint.State:
-        taken = self._snapshot.taken
-        arg_params, aux_params = self._mod_aux.get_params() if taken else ({}, {})
-        counts, scalars = checkpoint.position(self._users_optimizer(), self._optimizer_at_start)
-        return checkpoint.State(
-            self.update_freq, self._snapshot.number, self._snapshot.epoch, self._snapshot.rows[0] if taken else 0,
-            arg_params, aux_params, self._snapshot.full_gradients[0] if taken else {}, self._draws.position,
-            counts, scalars,
-        )  # fmt: skip
+    def _state(self) -> checkpoint.Sections:
+        return {
+            "schedule": {"update_freq": self.update_freq},
+            "clock": self._clock.state(),
+            "draws": self._draws.state(),
+            "snapshot": self._snapshot.state(self._mod_aux),
+            "optimizer": checkpoint.position(self._users_optimizer(), self._optimizer_at_start),
+        }
 
     @classmethod
     def load(cls, prefix: str, epoch: int, load_optimizer_states: bool = False, **kwargs: Any) -> "SVRGModule":
@@ -790,16 +773,16 @@ class SVRGModule(Module):
         """
         files = checkpoint.paths(prefix, epoch)
         checkpoint.finish_interrupted_save(files)
-        state = checkpoint.load(files) if load_optimizer_states else None
+        sections = checkpoint.load(files) if load_optimizer_states else None
         for path in (files.symbol, files.params) + ((files.states,) if load_optimizer_states else ()):
             if not os.path.exists(path):
                 raise FileNotFoundError("no checkpoint of epoch {}: {} does not exist".format(epoch, path))
         symbol, arg_params, aux_params = mx.model.load_checkpoint(os.fspath(prefix), epoch)
-        if state is not None:
-            kwargs.setdefault("update_freq", state.update_freq)
+        if sections is not None:
+            kwargs.setdefault("update_freq", sections["schedule"]["update_freq"])
         module = cls(symbol, **kwargs)
-        mxnet_internals.preload(module, arg_params, aux_params, files.states if load_optimizer_states else None)
-        module._restoring = state
+        internals.preload(module, arg_params, aux_params, files.states if load_optimizer_states else None)
+        module._restoring = sections
         return module
 
     @staticmethod
@@ -818,17 +801,10 @@ class SVRGModule(Module):
         """
         return checkpoint.last_epoch([prefix] if isinstance(prefix, (str, os.PathLike)) else prefix)
 
-    def _restore_snapshot(self, state: checkpoint.State) -> None:
-        self._draws.position[:] = state.draws
-        if not state.number:
-            return
-        self._mod_aux.set_params(state.snapshot, state.aux)
-        devices = mxnet_internals.contexts(self)
-        rows = self._batch_gradient.rows_in_step(self._full_batch_rows)
-        first = {name: array.as_in_context(devices[0]) for name, array in state.full.items()}
-        if rows[0] != state.rows:
-            first = {name: array * (rows[0] / state.rows) for name, array in first.items()}
-        self._snapshot.set(first, rows, devices, state.number, state.epoch)
+    def _restore_snapshot(self, sections: checkpoint.Sections) -> None:
+        self._clock.restore(sections["clock"])
+        self._draws.restore(sections["draws"])
+        self._snapshot.restore(sections["snapshot"], self._mod_aux, internals.contexts(self))
 
 
 def _heads(module: Module, out_grads: OutGrads, batch: Any) -> Any:
@@ -836,6 +812,12 @@ def _heads(module: Module, out_grads: OutGrads, batch: Any) -> Any:
     return out_grads(module.get_outputs(), batch) if callable(out_grads) else out_grads
 
 
-def _call(callbacks: Callbacks, param: BatchEndParam) -> None:
-    for callback in [callbacks] if callable(callbacks) else callbacks or ():
-        callback(param)
+def _finite_norm(mu: Dict[str, Any], epoch: Optional[int]) -> float:
+    norms = full_gradient.norms(mu)
+    broken = [name for name, norm in norms.items() if not norm < float("inf")]
+    if broken:
+        raise FloatingPointError(
+            "the full gradient of {}{} has NaN or Inf; the snapshot of before is kept. Lower the learning rate, or "
+            "look for NaN in the data".format(", ".join(broken), "" if epoch is None else " in epoch %d" % epoch)
+        )
+    return full_gradient.norm(norms)

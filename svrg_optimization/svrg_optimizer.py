@@ -6,7 +6,7 @@ loaded.
 
 import operator
 import warnings
-from typing import Any, Dict, List, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 from mxnet import optimizer as opt
 
@@ -64,7 +64,7 @@ def _find(name: str) -> type:
 
 
 # What belongs to the wrapper itself; every other attribute is the wrapped optimizer's.
-_OWN = ("default_opt", "aux_opt", "_names", "_server_keys", "_routes")
+_OWN = ("default_opt", "aux_opt", "prepared", "_names", "_server_keys", "_routes")
 
 
 @opt.register
@@ -109,6 +109,8 @@ class _SVRGOptimizer(opt.Optimizer):
     ) -> None:
         # Optimizer.__init__ is not called: its attributes are those of the wrapped optimizer.
         self.aux_opt = _AssignmentOptimizer()
+        # What updates weights in the place of the wrapped optimizer, in the same way; see compute.sgd.
+        self.prepared: Optional[Callable[..., None]] = None
         # Routing goes by the names that Module gave. An instance may know others, of a network it trained before.
         self._names = dict(kwargs.get("param_idx2name") or {})
         self._server_keys = list(server_keys)
@@ -154,7 +156,7 @@ class _SVRGOptimizer(opt.Optimizer):
             setattr(self.default_opt, name, value)
 
     def __getstate__(self) -> Dict[str, Any]:
-        return {**{name: self.__dict__[name] for name in _OWN}, "_routes": {}}
+        return {**{name: self.__dict__[name] for name in _OWN}, "prepared": None, "_routes": {}}
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -197,7 +199,10 @@ class _SVRGOptimizer(opt.Optimizer):
     def _route(self, index: Union[int, str]) -> Any:
         if not self._server_keys or isinstance(index, str):
             key = index if isinstance(index, str) else self._names.get(index)
-            return None if key is not None and is_full_gradient_key(key, self._names.values()) else index
+            is_ours = key is not None and (
+                key.startswith((EXCHANGE, PROOF)) or is_full_gradient_key(key, self._names.values())
+            )
+            return None if is_ours else index
         name = self._server_keys[index]
         if name.startswith((EXCHANGE, PROOF)) or is_full_gradient_key(name, self._server_keys):
             return None
@@ -233,7 +238,9 @@ class _SVRGOptimizer(opt.Optimizer):
     def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
         """`update`, where the wrapped optimizer may keep a float32 copy of float16 weights."""
         rest = self._take_ours(index, weight, grad, state)
-        if rest:
+        if rest and self.prepared is not None:
+            self.prepared(self.default_opt, *rest)
+        elif rest:
             self.default_opt.update_multi_precision(*rest)
 
     def _take_ours(self, index: Any, weight: Any, grad: Any, state: Any) -> Sequence[Any]:

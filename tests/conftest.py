@@ -18,7 +18,8 @@ def _seeded():
 
 STRATEGIES = ["automatic", "serial", "overlapped", "memory saving"]
 # What these modules test must hold however the gradient at the snapshot is computed.
-BY_EVERY_STRATEGY = ["test_module_api", "test_traps", "test_edges", "test_errors"]
+BY_EVERY_STRATEGY = ["test_module_api", "test_traps", "test_edges", "test_errors", "test_other_networks",
+                     "test_other_programs"]  # fmt: skip
 
 
 def pytest_generate_tests(metafunc):
@@ -28,19 +29,35 @@ def pytest_generate_tests(metafunc):
 
 @pytest.fixture(autouse=True)
 def strategy(request, monkeypatch):
-    """Make every SVRGModule use one strategy; "automatic" is what users get, SharedInputs for networks of test size."""
-    from svrg_optimization import SVRGModule, strategies
+    """Make every SVRGModule use one strategy; "automatic" is what users get, Following for networks of test size."""
+    from svrg_optimization import SVRGModule
+    from svrg_optimization.compute import ways
 
     name = getattr(request, "param", "automatic")
     defaults = SVRGModule.__init__.__kwdefaults__
     if name == "serial":
-        monkeypatch.setattr(strategies, "SMALL", 0)
+        monkeypatch.setattr(ways, "SMALL", 0)
         monkeypatch.setitem(defaults, "overlap", False)
     elif name == "overlapped":
         monkeypatch.setitem(defaults, "overlap", True)
     elif name == "memory saving":
         monkeypatch.setitem(defaults, "save_memory", True)
     return name
+
+
+@pytest.fixture
+def snapshot_gradients(monkeypatch):
+    """For each step, by parameter and device, the gradient at the snapshot: the correction uses these arrays up."""
+    from svrg_optimization.svrg.estimator import Correction
+
+    seen = []
+
+    def correct(self, gradients, *args, usual=Correction.__call__):
+        seen.append({name: [array.asnumpy() for array in snapshot] for name, _, snapshot in gradients})
+        usual(self, gradients, *args)
+
+    monkeypatch.setattr(Correction, "__call__", correct)
+    return seen
 
 
 @pytest.fixture

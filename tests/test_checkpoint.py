@@ -238,13 +238,14 @@ def kill_at(monkeypatch, moment):
 def state_of(prefix, epoch):
     """Everything that a checkpoint gives back."""
     module = SVRGModule.load(prefix, epoch, load_optimizer_states=True)
-    state = module._restoring
-    parts = dict(module.get_params()[0], **{"full:" + name: array for name, array in state.full.items()},
-                 **{"snapshot:" + name: array for name, array in state.snapshot.items()})  # fmt: skip
+    sections = module._restoring
+    parts = dict(module.get_params()[0])
+    for group in ("full_gradient", "weights"):
+        parts.update((group + ":" + name, array) for name, array in sections["snapshot"][group].items())
     result = {name: array.asnumpy() for name, array in parts.items()}
     with open("{}-{:04d}.states".format(prefix, epoch), "rb") as states:
         result["states"] = np.frombuffer(states.read(), np.uint8)
-    result["counts"] = np.array([sorted(by_index.values()) for by_index in state.counts.values()])
+    result["counts"] = np.array([count for _, _, count in sections["optimizer"]["counts"]])
     return result
 
 

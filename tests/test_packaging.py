@@ -26,10 +26,12 @@ def test_the_tests_run_on_the_wheel():
 
 
 def test_the_wheel_has_all_of_the_package_and_nothing_else():
-    sources = {path.name for path in (ROOT / "svrg_optimization").iterdir() if path.is_file()}
+    folder = ROOT / "svrg_optimization"
+    sources = {path.relative_to(ROOT).as_posix() for path in folder.rglob("*") if path.suffix in (".py", ".typed")}
     files = [file for file in INSTALLED.files if file.suffix != ".pyc"]
-    assert {file.name for file in files if file.parts[0] == "svrg_optimization"} == sources
-    assert {"__init__.py", "svrg_module.py", "svrg_optimizer.py", "py.typed"} < sources
+    assert {file.as_posix() for file in files if file.parts[0] == "svrg_optimization"} == sources
+    names = ["__init__.py", "svrg_module.py", "py.typed", "distributed/__init__.py", "launch/__main__.py"]
+    assert {"svrg_optimization/" + name for name in names} < sources
     assert {re.sub(r"-.*", "", file.parts[0]) for file in files} == {"svrg_optimization"}
 
 
@@ -118,6 +120,74 @@ def test_any_other_trouble_of_the_loader_is_left_as_it_is(tmp_path):
     code, _, err = run(sys.executable, "-c", "import svrg_optimization.svrg_module", PYTHONPATH=path)
     assert code == 1
     assert err.endswith("OSError: libmxnet.so: file too short\n")
+
+
+@pytest.mark.parametrize(
+    "how", ["from svrg_optimization import SVRGModule", "import svrg_optimization; svrg_optimization.SVRGModule"]
+)
+def test_a_numpy_that_is_too_new_is_named_with_its_remedy(tmp_path, how):
+    # What mxnet 1.9.1 does with NumPy 1.24 and later.
+    path = stub(tmp_path, __init__="import numpy; numpy.__version__ = '1.26.4'\n"
+                                   "raise AttributeError(\"module 'numpy' has no attribute 'bool'\")")  # fmt: skip
+    code, out, err = run(sys.executable, "-c", how, PYTHONPATH=path)
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1] == (
+        "ImportError: mxnet can't be imported: mxnet 1.9.1 needs NumPy below 1.24, and NumPy 1.26.4 is installed. "
+        'Install another: pip install "numpy<1.24"'
+    )
+
+
+def test_another_attribute_error_in_the_import_is_not_lost(tmp_path):
+    path = stub(tmp_path, __init__="raise AttributeError('something else')")
+    code, _, err = run(sys.executable, "-c", "from svrg_optimization import SVRGModule", PYTHONPATH=path)
+    assert code == 1
+    assert err.splitlines()[-1] == "ImportError: mxnet can't be imported: something else"
+
+
+# ------------------------------------------------------------------------------------------------- the user's logging
+
+PROGRAM = """
+import logging, sys
+import mxnet as mx
+from svrg_optimization import SVRGModule
+
+loss = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=2, name="fc"), name="softmax")
+mixed = mx.sym.Group([loss, mx.sym.SoftmaxOutput(loss, normalization="batch", name="other")])
+train = mx.io.NDArrayIter(mx.nd.ones((10, 3)), mx.nd.ones(10), 4)
+
+
+def check(after):
+    if logging.getLogger().handlers:
+        sys.exit("a handler after " + after)
+
+
+SVRGModule(mixed, label_names=["softmax_label", "other_label"])
+check("a warning of the constructor")
+module = SVRGModule(loss)
+module.bind(train.provide_data, train.provide_label)
+module.init_params()
+module.init_optimizer()
+check("init_optimizer()")
+module.forward_backward(next(train))
+module.update()
+check("update()")
+module.update_full_grads(train)
+check("update_full_grads()")
+module.save_checkpoint(sys.argv[1], 1, True)
+check("save_checkpoint()")
+SVRGModule(loss).fit(train, num_epoch=1)
+check("fit()")
+logging.basicConfig(level=logging.DEBUG, stream=sys.stdout, format="%(message)s")
+train.reset()
+SVRGModule(loss).fit(train, num_epoch=1)
+"""
+
+
+def test_messages_leave_logging_to_the_user(tmp_path):
+    code, out, err = run(sys.executable, "-W", "ignore", "-c", PROGRAM, str(tmp_path / "model"))
+    assert code == 0, err
+    for line in ("Epoch[0] Full gradient: samples=10 ", "Epoch[0] Train-accuracy=", "Epoch[0] Time cost="):
+        assert line in out
 
 
 # --------------------------------------------------------------------------------------------------- find_python.sh

@@ -1,0 +1,107 @@
+"""The snapshot's pass right after that of the current weights, on the same devices. Other ways change parts of this."""
+
+import contextlib
+from typing import Any, Callable, Iterator, List, Sequence, Tuple
+
+from mxnet.module import Module
+
+from ..mxnet_api import internals
+from ..svrg.estimator import Gradients
+from ..svrg.random_draws import DrawStream
+from ..svrg.states import States
+from .forward import Forward
+from .own_thread import SnapshotModule
+
+# Gives a module's head gradients, from its outputs if need be.
+Heads = Callable[[Module], Any]
+
+
+class Serial:
+    """Computes the gradients of a batch at the current weights and at the snapshot, through Module.
+
+    Each method gets the module of the current weights, `live`: nothing in here holds it, for it holds this.
+
+    Parameters
+    ----------
+    aux : SnapshotModule
+        The snapshot's network.
+    draws : DrawStream
+        Of the random operators of both networks.
+    states : States
+        Of both networks.
+    """
+
+    # Whether the snapshot's network is bound in a thread of its own.
+    in_own_thread = False
+    # Whether larger batches than a step's may take more memory, and how many are computed at the same time.
+    may_take_memory = True
+    passes_at_once = 1
+
+    def __init__(self, aux: SnapshotModule, draws: DrawStream, states: States) -> None:
+        self.aux, self._draws, self._states = aux, draws, states
+        self._forward_live, self._forward_aux = Forward(), Forward()
+        # The executors whose gradient arrays these are.
+        self._gradients: Tuple[List[Any], List[Gradients]] = ([], [])
+
+    @staticmethod
+    def contexts(contexts: Sequence[Any]) -> List[Any]:
+        """Where the snapshot is computed, for current weights on these devices."""
+        return list(contexts)
+
+    def bound(self, live: Module) -> None:
+        """Prepare, once both networks are bound."""
+
+    # ---------------------------------------------------------------------------------------------------- a step
+
+    def forward(self, live: Module, batch: Any, as_bound: bool) -> None:
+        """The forward pass at the current weights, and what is to be done before their backward pass.
+
+        Parameters
+        ----------
+        live : Module
+        batch : DataBatch, or list of DataBatch
+        as_bound : bool
+            Whether its arrays have the shapes that `live` is bound to.
+        """
+        self._forward_live(live, batch, as_bound)
+        self._repeat_draw()
+        self._follow_shapes(live)
+        self._states.follow(self.aux, live)
+        self._forward_aux(self.aux, batch, as_bound)
+
+    def backward(self, live: Module, heads: Heads) -> None:
+        """What is to be done after the backward pass at the current weights."""
+        self.aux.backward(heads(self.aux))
+
+    def gradients(self, live: Module) -> List[Gradients]:
+        """The arrays of the gradients; the same list until arrays have changed."""
+        executors = [*internals.executors(live), *internals.executors(self.aux)]
+        if self._gradients[0] != executors:
+            pairs = zip(internals.gradients(live), internals.gradients(self.aux))
+            self._gradients = executors, [Gradients(name, here, there) for (name, here), (_, there) in pairs]
+        return self._gradients[1]
+
+    def _repeat_draw(self) -> None:
+        if self._draws.active:
+            self.aux.call(self._draws.repeat)
+
+    def _follow_shapes(self, live: Module) -> None:
+        # The user, or a batch of another shape, may have reshaped `live`. That is followed in training only:
+        # evaluation doesn't pay for it.
+        wanted = live.data_shapes, live.label_shapes
+        if (self.aux.data_shapes, self.aux.label_shapes) != wanted:
+            self.aux.reshape(*wanted)
+
+    # ----------------------------------------------------------------------------------------------- a full pass
+
+    @contextlib.contextmanager
+    def full_pass(self, live: Module, live_is_free: bool) -> Iterator[List[Module]]:
+        """The networks that take turns in a full pass; the outputs of `live` stay what they were.
+
+        Parameters
+        ----------
+        live : Module
+        live_is_free : bool
+            Whether `live` has the snapshot's weights, and nobody needs the gradients that it has left.
+        """
+        yield [self.aux]

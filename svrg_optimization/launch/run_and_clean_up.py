@@ -1,0 +1,144 @@
+"""``python -m svrg_optimization.launch.run_and_clean_up COMMAND ...``: run a command, and leave no process behind.
+
+The command and all processes that it has started end in three cases: when the command ends, when this program gets a
+signal, and when this program's standard input closes. Whoever starts this program, on this machine or over ssh, holds
+the other end of its standard input. That end closes however its holder ends, even if the holder is killed or cut off.
+
+The exit code is the command's, or 128 + the number of the signal that ended the command.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from typing import Dict, List, Optional, Sequence
+
+# Seconds from asking a process to end until it is killed.
+GRACE = 3
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def _control(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, ctypes.c_ulong(value), 0, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """Become, on Linux, the parent of every descendant whose own parent ends, in whatever session it is."""
+    _control(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_with_parent(number: int) -> None:
+    """Get this signal, on Linux, when the parent ends. A child calls it between fork and exec."""
+    _control(_PR_SET_PDEATHSIG, number)
+
+
+def descendants() -> List[int]:
+    """All descendants of this process, zombies included; [] where that isn't Linux."""
+    by_parent: Dict[int, List[int]] = {}
+    for entry in os.listdir("/proc") if sys.platform == "linux" else []:
+        if entry.isdigit():
+            # The process may have ended since.
+            with contextlib.suppress(OSError), open("/proc/{}/stat".format(entry), "rb") as stat:
+                # The parent is the second number after the name. The name is in parentheses, and may contain anything.
+                by_parent.setdefault(int(stat.read().rpartition(b")")[2].split()[1]), []).append(int(entry))
+    found = by_parent.get(os.getpid(), [])
+    for pid in found:
+        found += by_parent.get(pid, [])
+    return found
+
+
+def send(number: int, group: Optional[int] = None) -> None:
+    """Send a signal to all descendants; on another system than Linux, to a process group."""
+    for pid in descendants():
+        with contextlib.suppress(OSError):
+            os.kill(pid, number)
+    if group is not None and sys.platform != "linux":
+        with contextlib.suppress(OSError):
+            os.killpg(group, number)
+
+
+def kill_descendants(group: Optional[int] = None) -> None:
+    """Kill all descendants, and wait until they are gone. Before, call `adopt_orphans`."""
+    while True:
+        send(signal.SIGKILL, group)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+class _Command:
+    """The running command, and what this program waits for."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        adopt_orphans()
+        # A signal writes its number into this pipe.
+        self._signals, write = os.pipe()
+        for end in (self._signals, write):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(write)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+        self._popen = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, start_new_session=True,
+            preexec_fn=lambda: end_with_parent(signal.SIGKILL),  # noqa: PLW1509 - there is one thread
+        )  # fmt: skip
+
+    def wait(self) -> int:
+        """The command's exit code; or 128 + the number of a signal: SIGTERM if standard input has closed."""
+        while True:
+            self._reap()
+            if self._popen.returncode is not None:
+                return self._popen.returncode
+            for ready in select.select([sys.stdin.fileno(), self._signals], [], [])[0]:
+                read = os.read(ready, 4096)
+                if ready != self._signals and not read:
+                    return 128 + signal.SIGTERM
+                for number in read if ready == self._signals else ():
+                    if number != signal.SIGCHLD:
+                        return 128 + number
+
+    def clean_up(self) -> None:
+        """Ask all descendants to end; kill those that don't."""
+        for number in (signal.SIGTERM, signal.SIGCONT):  # a stopped process gets the first after the second
+            send(number, self._popen.pid)
+        deadline = time.monotonic() + GRACE
+        while self._reap() and time.monotonic() < deadline:
+            if select.select([self._signals], [], [], max(0, deadline - time.monotonic()))[0]:
+                os.read(self._signals, 4096)
+        kill_descendants(self._popen.pid)
+
+    def _reap(self) -> bool:
+        """Wait for all children that have ended; return whether there are others."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if not pid:
+                return True
+            if pid == self._popen.pid:
+                self._popen.returncode = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+
+
+def main() -> int:
+    """Run the command to its end."""
+    arguments = sys.argv[1:]
+    try:
+        command = _Command(arguments)
+    except OSError as error:
+        sys.stderr.write("{} can't be started: {}\n".format(arguments[0], error.strerror))
+        return 127 if isinstance(error, FileNotFoundError) else 126
+    code = command.wait()
+    command.clean_up()
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

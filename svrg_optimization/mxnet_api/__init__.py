@@ -1,0 +1,11 @@
+"""The one door to mxnet 1.9.1: what it keeps private, and what its errors don't say.
+
+==============  =================================================================================================
+`internals`     attributes of Module, executors and optimizers that mxnet keeps private
+`prepared`      calls of operators with all that they are given made once
+`shapes`        which batches a bound module can take
+`checks`        arguments that can't be trained with
+`call_order`    methods that are called too early
+`importing`     why mxnet can't be imported
+==============  =================================================================================================
+"""

@@ -1,0 +1,283 @@
+"""The one place that touches what mxnet keeps private. Written against mxnet 1.9.1."""
+
+import contextlib
+import ctypes
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+import numpy as np
+from mxnet.base import _LIB, MXNetError, check_call
+from mxnet.executor_manager import _split_input_slice
+from mxnet.model import _create_kvstore
+from mxnet.module import Module
+
+from .prepared import copy_into
+
+GradientsOnDevices = List[Tuple[str, List[Any]]]
+
+
+def gradients(module: Any) -> GradientsOnDevices:
+    """(name, gradient on each device) of every parameter of a bound module that has a gradient."""
+    group = module._exec_group
+    return [
+        (name, on_devices)
+        for name, on_devices in zip(group.param_names, group.grad_arrays)
+        if on_devices[0] is not None
+    ]
+
+
+def rows_on_devices(module: Any) -> List[int]:
+    """How many rows of the batch, of the shape last bound or reshaped to, each device holds."""
+    return [part.stop - part.start for part in module._exec_group.slices]
+
+
+def parameter_names(module: Any) -> List[str]:
+    """The names of the module's parameters: the arguments that are no data, label or state."""
+    return module._param_names
+
+
+def contexts(module: Any) -> List[Any]:
+    """The devices of the module."""
+    return module._context
+
+
+def state_names(module: Any) -> List[str]:
+    """The names of the module's states."""
+    return module._state_names
+
+
+def inputs_of_first_device(module: Any, labels: bool = False) -> List[Any]:
+    """The data arrays, and the label arrays if asked for, of a bound module on its first device."""
+    group = module._exec_group
+    labels_of_group = (group.label_arrays or []) if labels else []
+    return [on_devices[0][1] for on_devices in [*group.data_arrays, *labels_of_group]]
+
+
+def first_inputs(module: Any) -> List[Any]:
+    """The first data array of a bound module on each device."""
+    return [array for on_devices in module._exec_group.data_arrays[:1] for _, array in on_devices]
+
+
+def parameter_arrays(module: Any) -> GradientsOnDevices:
+    """(name, array on each device) of every parameter of a bound module."""
+    group = module._exec_group
+    return list(zip(group.param_names, group.param_arrays))
+
+
+def parameter_shapes(module: Any) -> Dict[str, Tuple[int, ...]]:
+    """The shape of each parameter of a bound module."""
+    group = module._exec_group
+    return {name: on_devices[0].shape for name, on_devices in zip(group.param_names, group.param_arrays)}
+
+
+def state_shapes(module: Any) -> Dict[str, Tuple[int, ...]]:
+    """The shape of each state of a bound module; with several devices, the first one's."""
+    group = module._exec_group
+    return {name: on_devices[0].shape for name, on_devices in zip(group.state_names, group.state_arrays)}
+
+
+def kvstore(module: Any) -> Any:
+    """The KVStore that init_optimizer installed, or None."""
+    return module._kvstore
+
+
+def optimizer(module: Any) -> Any:
+    """The optimizer that init_optimizer installed."""
+    return module._optimizer
+
+
+def next_rates(optimizer: Any, indices: Any) -> Tuple[List[float], List[float]]:
+    """The learning rates and weight decays of the next update of these weights, which is counted."""
+    optimizer._update_count(indices)
+    return optimizer._get_lrs(indices), optimizer._get_wds(indices)
+
+
+def devices_agree(module: Any) -> bool:
+    """Whether it is sure that all devices hold the same weights: there is one, or they get them from a KVStore."""
+    return len(module._context) == 1 or module._update_on_kvstore
+
+
+def take_weights_that_all_devices_hold(module: Any) -> None:
+    """Set the module's own copy of a dense weight to what the devices hold, if all hold the same."""
+    group = module._exec_group
+    for name, on_devices in zip(group.param_names, group.param_arrays):
+        if on_devices[0].stype == "default":
+            first, *others = (array.asnumpy() for array in on_devices)
+            if all(np.array_equal(first, other) for other in others):
+                on_devices[0].copyto(module._arg_params[name])
+
+
+def keep_own_copy(module: Any) -> None:
+    """Let the module's own copy of its weights stand, whatever its devices hold."""
+    module._params_dirty = False
+
+
+def can_split(module: Any, rows: int) -> bool:
+    """Whether every device gets at least one of so many rows."""
+    try:
+        _split_input_slice(rows, module._work_load_list)
+    except ValueError:
+        return False
+    return True
+
+
+def preload(module: Any, arg_params: Any, aux_params: Any, states_file: Any) -> None:
+    """Give an unbound module weights, and the file of optimizer states to read once it has an optimizer.
+
+    What Module.load does to the Module it makes.
+    """
+    module._arg_params = arg_params
+    module._aux_params = aux_params
+    module.params_initialized = True
+    module._preload_opt_states = states_file
+
+
+def executors(module: Any) -> List[Any]:
+    """The executor of each device, for the shape last bound or reshaped to."""
+    return module._exec_group.execs
+
+
+def keep_outputs(module: Any) -> None:
+    """Let the executors' forward passes leave their `outputs`, which are the same arrays every time."""
+    for executor in executors(module):
+        executor._get_outputs = lambda kept=executor.outputs: kept
+
+
+def copies_into_inputs(module: Any) -> List[Callable[[Any], None]]:
+    """For each data and label array of a module on one device, a function that copies an array of its shape there."""
+    return [copy_into(array) for array in inputs_of_first_device(module, labels=True)]
+
+
+def is_plain(module: Any) -> bool:
+    """Whether no array that a bound module computes with is sparse, and no part of it is placed by `group2ctxs`."""
+    arrays = [array for executor in executors(module) for array in executor.arg_arrays]
+    return module._group2ctxs is None and all(array.stype == "default" for array in arrays)
+
+
+def has_groups_of_contexts(module: Any) -> bool:
+    """Whether parts of the network are placed by `group2ctxs`."""
+    return module._group2ctxs is not None
+
+
+def backward(module: Any, head_gradients: Any) -> None:
+    """``Module.backward``, with an error that says what to do if the network needs head gradients."""
+    try:
+        # The module may be an SVRGModule, but this pass is a plain one.
+        Module.backward(module, head_gradients)
+    except MXNetError as error:
+        reason = str(error).strip().split("\n")[-1]
+        if head_gradients is not None or "head_gradient" not in reason:
+            raise
+        raise MXNetError(
+            "{}. The network {} doesn't end in loss layers alone: let it, or give backward() and update_full_grads() "
+            "the argument out_grads, a function of (outputs, data_batch) that returns the head gradients".format(
+                reason, module.output_names
+            )
+        ) from None
+
+
+@contextlib.contextmanager
+def outputs_kept(module: Any) -> Iterator[None]:
+    """Let the outputs of a bound module be afterwards what they were before."""
+    arrays = [output for executor in executors(module) for output in executor.outputs]
+    with _kept(arrays):
+        yield
+
+
+@contextlib.contextmanager
+def auxiliary_states_kept(module: Any) -> Iterator[None]:
+    """Let the auxiliary states (running statistics) on all devices be afterwards what they were before."""
+    with _kept([array for on_devices in module._exec_group.aux_arrays for array in on_devices]):
+        yield
+
+
+@contextlib.contextmanager
+def _kept(arrays: List[Any]) -> Iterator[None]:
+    values = [array.copy() for array in arrays]
+    try:
+        yield
+    finally:
+        for array, value in zip(arrays, values):
+            value.copyto(array)
+
+
+def replace_executors(module: Any, inputs_of: Any, memory_of: Optional[Any] = None) -> None:
+    """Bind a module's executors anew, on its own weights, gradients and auxiliary states.
+
+    Parameters
+    ----------
+    module : Module
+        Bound, and in the shape that it was bound to.
+    inputs_of : Module
+        Whose data and label arrays to use, instead of the module's own.
+    memory_of : Module, optional
+        Whose executors' memory to use for what is computed on the way.
+    """
+    group = module._exec_group
+    for k, old in enumerate(group.execs):
+        inputs = inputs_of._exec_group.execs[k].arg_dict
+        arguments = {name: array if name in group.param_names else inputs[name] for name, array in old.arg_dict.items()}
+        grads = {name: array for name, array in old.grad_dict.items() if array is not None}
+        requests = {**dict.fromkeys(arguments, "null"), **dict.fromkeys(grads, "write")}
+        group.execs[k] = group.symbol.bind(
+            group.contexts[k], arguments, grads, requests, old.aux_dict or None,
+            shared_exec=memory_of._exec_group.execs[k] if memory_of is not None else None,
+        )  # fmt: skip
+    group._default_execs = None
+    group._collect_arrays()
+
+
+def place(module: Any, contexts: List[Any]) -> None:
+    """Choose the devices of a module that isn't bound yet, as many as it was made for."""
+    module._context = contexts
+
+
+def unbind(module: Any) -> None:
+    """Free what is bound, to bind anew; weights that were never set go with it, for Module.bind makes those itself."""
+    module._reset_bind()
+    if not module.params_initialized:
+        module._arg_params = module._aux_params = None
+
+
+def update_counts(wrapped_optimizer: Any) -> Dict[int, Dict[Any, int]]:
+    """The optimizer's number of updates, by device id and by index or key. Its own dict: change it to restore."""
+    return wrapped_optimizer._all_index_update_counts
+
+
+# ----------------------------------------------------------------------------------------------- distributed stores
+
+
+def updates_on_kvstore(module: Any, store: Any) -> bool:
+    """Whether Module.init_optimizer will let the servers of this store update the weights."""
+    return _create_kvstore(store, len(module._context), module._arg_params)[1]
+
+
+def take_weights_of_devices(module: Any) -> None:
+    """Let the module's own copy of its weights be that of its devices, when it is next asked for."""
+    module._params_dirty = True
+
+
+def send_to_servers(store: Any, body: str) -> None:
+    """Send a command to Python on all servers, and wait until they have executed it."""
+    store._send_command_to_servers(0, body)
+
+
+def is_silent(store: Any, node: int, seconds: int) -> bool:
+    """Whether a process, by ps-lite's number, has sent no heartbeat for so many seconds.
+
+    ps-lite crashes if it is asked before it has been started.
+    """
+    number = ctypes.c_int()
+    failed = _LIB.MXKVStoreGetNumDeadNode(store.handle, node, ctypes.byref(number), seconds)
+    # It fails when the job is over: ps-lite has ended in this process, and knows no other process any more.
+    return not failed and bool(number.value)
+
+
+def barrier(store: Any) -> None:
+    """Wait for the other workers."""
+    store._barrier()
+
+
+def free(store: Any) -> None:
+    """Leave the job, now: when Python itself frees the store, or whether, is uncertain."""
+    handle, store.handle = store.handle, None
+    check_call(_LIB.MXKVStoreFree(handle))

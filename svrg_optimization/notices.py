@@ -1,0 +1,41 @@
+"""What a module says once: training goes on, but perhaps not as the user believes."""
+
+from typing import Any, Set
+
+MIXED_NORMALIZATION = (
+    "some output layers have normalization='batch' or 'valid' and some have not: batches with fewer rows than the rest "
+    "are weighed only approximately; give all output layers the same normalization"
+)
+CUSTOM_OPERATOR = (
+    "the network has a Custom operator: random numbers that it draws by itself can't be repeated at the snapshot, and "
+    "then the control variate adds to the noise instead of taking it away"
+)
+NO_SNAPSHOT = (
+    "%d updates without a snapshot: so far this is plain training, not SVRG. In a loop of your own, begin an epoch by: "
+    "if epoch %% module.update_freq == 0: module.update_full_grads(train_data)"
+)
+OTHER_SAMPLES = (
+    "%s gave %d samples in this full pass, and %d in the one before. The full gradient is the mean over the samples "
+    "that its pass was given: an iterator that skips or repeats rows makes it wrong. Of mxnet's readers, CSVIter and "
+    "ImageDetRecordIter need round_batch=False; LibSVMIter, MNISTIter and ImageRecordIter need a batch size that "
+    "divides the number of rows. Or give fit() other data over the same samples, an NDArrayIter say, as snapshot_data"
+)
+FILLED_UP = (
+    "a batch with padded rows was filled up with copies of a row, since the network can't take the true rows alone. "
+    "The full gradient is exact only if rows don't influence each other, which isn't known of %s; let the batch size "
+    "divide the number of samples"
+)
+
+
+class Notices:
+    """Says each warning once."""
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+        self._said: Set[str] = set()
+
+    def say(self, message: str, *args: Any) -> None:
+        """Log a warning, unless it has been said."""
+        if message not in self._said:
+            self._said.add(message)
+            self._logger.warning(message, *args)

@@ -1,0 +1,15 @@
+"""The algorithm of Johnson & Zhang (2013): what is computed, whoever computes it, and however fast.
+
+`estimator`      g = grad_B(w) - alpha (grad_B(w~) - b mu)
+`coefficients`   alpha
+`schedules`      when w~ = w
+`snapshot`       w~ and mu: how they move, and who is told
+`full_gradient`  mu = (1/n) sum_i grad f_i(w~)
+`batches`        the true rows of a batch
+`networks`       what the symbol says about the rows of a batch
+`random_draws`   the same random numbers at w and at w~
+`states`         the states of a network at w~
+`clock`          epochs, steps and gradient evaluations so far
+
+These modules get arrays and callables. They import `mxnet_api` and each other, and nothing else of this package.
+"""

@@ -1,0 +1,53 @@
+"""How iterators are read."""
+
+import mxnet as mx
+import numpy as np
+import pytest
+from models import nd
+
+from svrg_optimization.compute import data as data_of_pass
+
+
+class OwnIterator(mx.io.NDArrayIter):
+    """May do anything with its data on the way."""
+
+
+def _with_own_next(data):
+    data.next = lambda: data.__class__.next(data)
+    return data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        mx.io.NDArrayIter(mx.nd.zeros((4, 6)), batch_size=2, layout="TN"),
+        OwnIterator(mx.nd.zeros((6, 4)), batch_size=2),
+        mx.io.ResizeIter(mx.io.NDArrayIter(mx.nd.zeros((6, 4)), batch_size=2), 2),
+        mx.io.NDArrayIter(mx.nd.zeros((6, 4)).tostype("csr"), batch_size=2, last_batch_handle="discard"),
+        mx.io.NDArrayIter(mx.nd.zeros((6, 4)), mx.nd.zeros((6, 4)).tostype("csr"), 2, last_batch_handle="discard"),
+        _with_own_next(mx.io.NDArrayIter(mx.nd.zeros((6, 4)), batch_size=2)),
+    ],
+    ids=["other layout", "subclass", "resized", "sparse", "sparse labels", "a method of its own"],
+)
+def test_other_iterators_are_left_alone(data):
+    assert not data_of_pass.can_view(data)
+
+
+@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("n", [3, 4, 8, 10])
+@pytest.mark.parametrize("handling", ["pad", "discard", "roll_over"])
+def test_views_are_the_batches_that_the_iterator_gives(handling, n, shuffle, labels):
+    def given(iterate):
+        np.random.seed(0)
+        x = nd(np.arange(3.0 * n).reshape(n, 3))
+        data = mx.io.NDArrayIter(x, nd(np.arange(n)) if labels else None, 4, shuffle, handling)
+        seen = []
+        for _ in range(4):
+            for batch in iterate(data):
+                arrays = [[array.asnumpy().tolist() for array in arrays] for arrays in (batch.data, batch.label)]
+                seen.append((arrays, batch.pad, batch.index, data.cursor))
+            data.reset()
+        return seen
+
+    assert given(data_of_pass.views) == given(iter)
