@@ -136,7 +136,14 @@ class _Reading:
         self._data, self.at_end = data, False
 
     def __iter__(self) -> Iterator[Any]:
-        yield from self._data
+        empty = True
+        for batch in self._data:
+            empty = False
+            yield batch
+        if empty:
+            # It was used up.
+            restart(self._data, at_end=True)
+            yield from self._data
         self.at_end = True
 
 

@@ -94,8 +94,9 @@ class FullPass:
             for nbatch, item in enumerate(items):
                 batch = batches.as_batch(item, source.argument)
                 samples += add(totals, turns, batch, "batch {} of {}".format(nbatch, source.argument))
-                # Not kept in a variable: it would be one of its own `locals`, and keep the module in memory.
-                _call_back(callbacks, BatchEndParam(epoch=epoch, nbatch=nbatch, eval_metric=None, locals=locals()))
+                if callbacks:
+                    # Not kept in a variable: it would be one of its own `locals`, and keep the module in memory.
+                    _call_back(callbacks, BatchEndParam(epoch=epoch, nbatch=nbatch, eval_metric=None, locals=locals()))
         if samples == 0:
             raise ValueError(
                 "{}={!r} gave no samples; is it an iterator that can't be reset, or a generator, which can be gone "
@@ -144,8 +145,8 @@ class FullPass:
         return batch.data[0].shape[0]
 
 
-def _call_back(callbacks: Callbacks, param: BatchEndParam) -> None:
-    for callback in [callbacks] if callable(callbacks) else callbacks or ():
+def _call_back(callbacks: Any, param: BatchEndParam) -> None:
+    for callback in [callbacks] if callable(callbacks) else callbacks:
         callback(param)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from models import nd
 
+from svrg_optimization import SVRGModule
 from svrg_optimization.compute import data as data_of_pass
 
 
@@ -51,3 +52,29 @@ def test_views_are_the_batches_that_the_iterator_gives(handling, n, shuffle, lab
         return seen
 
     assert given(data_of_pass.views) == given(iter)
+
+
+class Own(mx.io.DataIter):
+    """Nobody knows where its data lie."""
+
+    def __init__(self, data):
+        super().__init__(data.batch_size)
+        self._data, self.provide_data, self.provide_label = data, data.provide_data, data.provide_label
+
+    def reset(self):
+        self._data.reset()
+
+    def next(self):
+        return self._data.next()
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_fit_on_a_used_up_iterator(wrapped):
+    rows = nd(np.arange(24.0).reshape(8, 3), "float32")
+    train = mx.io.NDArrayIter(rows, nd(np.zeros((8, 1)), "float32"), 4, label_name="label")
+    train = Own(train) if wrapped else train
+    list(train)
+    output = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=1, name="fc")
+    module = SVRGModule(mx.sym.LinearRegressionOutput(output, mx.sym.Variable("label")), label_names=["label"])
+    module.fit(train, num_epoch=2, eval_metric="mse", optimizer_params={"learning_rate": 0.0})
+    assert module._snapshot.samples == 8 and module._clock.steps == 4
