@@ -19,13 +19,13 @@ from .compute.sgd import PreparedSGD
 from .distributed import liveness, workers
 from .keys import check_parameter_names
 from .mxnet_api import call_order, checks, internals, shapes
+from .mxnet_api.rows import unknown_operators
 from .notices import Notices
 from .svrg import batches, full_gradient
 from .svrg.clock import Clock
 from .svrg.coefficients import Constant
 from .svrg.estimator import Correction, Estimator, OnDevices
 from .svrg.full_gradient import BatchGradient
-from .svrg.networks import unknown_operators
 from .svrg.random_draws import DrawStream, draws_by_itself, draws_random_numbers
 from .svrg.schedules import EveryEpochs
 from .svrg.snapshot import Snapshot

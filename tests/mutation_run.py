@@ -218,7 +218,7 @@ DEFECTS = [
      " and networks.ends_in_losses(live.symbol)", "",
      "compute/test_full_pass.py::test_networks_that_may_depend_on_the_batch_size_keep_it"),
     ("a loss that asks for head gradients gets ones", "svrg/networks.py",
-     ' and not _is_true(head.get("attrs", {}).get("out_grad", "False"))', "",
+     ' and not is_true(head.get("attrs", {}).get("out_grad", "False"))', "",
      "compute/test_full_pass.py::test_networks_that_may_depend_on_the_batch_size_keep_it"),
     ("larger batches beside inputs of a step's size", "mxnet_api/shapes.py",
      "given.issuperset(module.symbol.list_arguments())", "True",

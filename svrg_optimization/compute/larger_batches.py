@@ -7,6 +7,7 @@ import mxnet as mx
 from mxnet.module import Module
 
 from ..mxnet_api import internals, shapes
+from ..mxnet_api import rows as rows_of
 from ..mxnet_api.internals import GradientsOnDevices
 from ..svrg import networks
 from ..svrg.estimator import widened
@@ -79,8 +80,8 @@ class LargerBatches:
 def keeps_rows_apart(live: Module, rows: int) -> bool:
     """Whether it is known that so many rows don't influence each other, and that all outputs are losses."""
     described = [*live.data_shapes, *(live.label_shapes or ())]
-    kinds = networks.how_rows_enter(live.symbol, {each.name: (rows,) + each.shape[1:] for each in described})
-    return set(kinds) <= {networks.CONSTANT, networks.APART} and networks.ends_in_losses(live.symbol)
+    kinds = rows_of.how_rows_enter(live.symbol, {each.name: (rows,) + each.shape[1:] for each in described})
+    return set(kinds) <= {rows_of.CONSTANT, rows_of.APART} and networks.ends_in_losses(live.symbol)
 
 
 class RecordedNetwork:

@@ -4,6 +4,7 @@
 `internals`     attributes of Module, executors and optimizers that mxnet keeps private
 `prepared`      calls of operators with all that they are given made once
 `shapes`        which batches a bound module can take
+`rows`          what operators do to the rows of a batch
 `checks`        arguments that can't be trained with
 `call_order`    methods that are called too early
 `importing`     why mxnet can't be imported

@@ -6,7 +6,7 @@
 `snapshot`       w~ and mu: how they move, and who is told
 `full_gradient`  mu = (1/n) sum_i grad f_i(w~)
 `batches`        the true rows of a batch
-`networks`       what the symbol says about the rows of a batch
+`networks`       what a network is made of, and where its gradients come from
 `random_draws`   the same random numbers at w and at w~
 `states`         the states of a network at w~
 `clock`          epochs, steps and gradient evaluations so far

@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 import mxnet as mx
 import numpy as np
 
+from ..mxnet_api import rows as rows_of
 from ..mxnet_api.internals import GradientsOnDevices
 from . import networks
 from .estimator import OnDevices, full_gradient_dtype, widened
@@ -45,16 +46,16 @@ class BatchGradient:
 
     def __init__(self, symbol: Any, inputs: Optional[Mapping[str, Sequence[int]]] = None) -> None:
         losses = networks.losses(symbol)
-        kinds = networks.how_rows_enter(symbol, inputs) if inputs else None
+        kinds = rows_of.how_rows_enter(symbol, inputs) if inputs else None
         means = [
-            normalization in ("batch", "valid") or (kinds is not None and kinds[node] == networks.MEAN)
+            normalization in ("batch", "valid") or (kinds is not None and kinds[node] == rows_of.MEAN)
             for node, normalization in losses.items()
         ]
         self.is_sum = not any(means)
         self.is_mean = bool(means) and all(means)
         # 'valid' divides by the number of labels that count, of all rows. Random numbers may be the same for all rows.
         exceptional = "valid" in losses.values() or draws_random_numbers(symbol)
-        self.rows_are_apart = kinds is not None and networks.MIXED not in kinds and not exceptional
+        self.rows_are_apart = kinds is not None and rows_of.MIXED not in kinds and not exceptional
 
     def rows_in_sum(self, rows: Sequence[int]) -> List[int]:
         """What turns each device's gradient, of so many rows, into the sum over its rows."""

@@ -1,27 +1,22 @@
-"""What the symbol of a network says about the rows of a batch.
-
-A *row* is what belongs to one sample. Full passes must know whether rows influence each other, and whether the gradient
-of a batch is the sum or the mean over its rows.
-"""
+"""What a network is made of, and where its gradients come from, read from its symbol."""
 
 import json
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
-import mxnet as mx
-
-Attributes = Dict[str, str]
+from ..mxnet_api.rows import LOSSES, MAKE_LOSS, is_true
 
 
-def operators(symbol: Any) -> Iterator[Tuple[str, Attributes]]:
+def operators(symbol: Any) -> Iterator[Tuple[str, Dict[str, str]]]:
     """The name and attributes of each operator, those in the bodies of loops and conditions included.
 
+    >>> import mxnet as mx
     >>> [name for name, _ in operators(mx.sym.relu(mx.sym.Variable('data') + 1))]
     ['_plus_scalar', 'relu']
     """
     return _operators(json.loads(symbol.tojson()))
 
 
-def _operators(graph: Dict[str, Any]) -> Iterator[Tuple[str, Attributes]]:
+def _operators(graph: Dict[str, Any]) -> Iterator[Tuple[str, Dict[str, str]]]:
     for node in graph["nodes"]:
         if node["op"] != "null":
             yield node["op"], node.get("attrs", {})
@@ -29,19 +24,12 @@ def _operators(graph: Dict[str, Any]) -> Iterator[Tuple[str, Attributes]]:
             yield from _operators(body)
 
 
-# ------------------------------------------------------------------------------------------------------- loss layers
-
-# Layers that ignore the gradient of their output: they put that of a loss, summed over the rows, in its place.
-LOSSES = ("SoftmaxOutput", "Softmax", "LinearRegressionOutput", "LogisticRegressionOutput", "MAERegressionOutput",
-          "SVMOutput")  # fmt: skip
-_MAKE_LOSS = ("MakeLoss", "make_loss")
-
-
 def losses(symbol: Any) -> Dict[int, str]:
     """The `normalization` of each loss layer from which gradients come to a variable, by the number of its node.
 
     They don't come through a BlockGrad, nor from a layer with ``grad_scale=0``.
 
+    >>> import mxnet as mx
     >>> scores = mx.sym.Variable('data')
     >>> losses(mx.sym.Group([mx.sym.SoftmaxOutput(scores), mx.sym.BlockGrad(mx.sym.SVMOutput(scores))]))
     {2: 'null'}
@@ -50,7 +38,7 @@ def losses(symbol: Any) -> Dict[int, str]:
     nodes, found, seen, waiting = graph["nodes"], {}, set(), [number for number, *_ in graph["heads"]]
     while waiting:
         number = waiting.pop()
-        attributes, is_loss = nodes[number].get("attrs", {}), nodes[number]["op"] in LOSSES + _MAKE_LOSS
+        attributes, is_loss = nodes[number].get("attrs", {}), nodes[number]["op"] in LOSSES + MAKE_LOSS
         if number in seen or _blocks(nodes[number]) or (is_loss and float(attributes.get("grad_scale", 1)) == 0):
             continue
         seen.add(number)
@@ -76,6 +64,7 @@ def _reaches_a_variable(nodes: List[Dict[str, Any]], number: int) -> bool:
 def ends_in_losses(symbol: Any) -> bool:
     """Whether each output is a loss layer's, or lets no gradient through: then whatever head gradient is ignored.
 
+    >>> import mxnet as mx
     >>> scores = mx.sym.FullyConnected(mx.sym.Variable('data'), num_hidden=3)
     >>> loss = mx.sym.SoftmaxOutput(scores)
     >>> ends_in_losses(mx.sym.Group([loss, mx.sym.BlockGrad(scores)])), ends_in_losses(mx.sym.Group([loss, scores]))
@@ -84,177 +73,6 @@ def ends_in_losses(symbol: Any) -> bool:
     graph = json.loads(symbol.tojson())
     heads = [graph["nodes"][number] for number, *_ in graph["heads"]]
     return all(
-        head["op"] in LOSSES + ("BlockGrad",) and not _is_true(head.get("attrs", {}).get("out_grad", "False"))
+        head["op"] in LOSSES + ("BlockGrad",) and not is_true(head.get("attrs", {}).get("out_grad", "False"))
         for head in heads
     )
-
-
-def _is_true(text: str) -> bool:
-    return text in ("True", "true", "1")
-
-
-# ------------------------------------------------------------------------------- how the rows enter each intermediate
-
-# Kinds of arrays. CONSTANT: without any row. APART: along axis 0 the rows, each computed from that row of the data and
-# constants alone. MEAN, SUM: of all rows. MIXED: anything else, or not known.
-CONSTANT, APART, MEAN, SUM, MIXED = "constant", "apart", "mean", "sum", "mixed"
-
-_ROW_BY_ROW = frozenset(LOSSES + _MAKE_LOSS + (
-    "Activation", "BlockGrad", "Cast", "clip", "_copy", "identity", "relu", "sigmoid", "tanh", "softsign", "erf", "exp",
-    "log", "log1p", "expm1", "abs", "square", "sqrt", "rsqrt", "negative", "reciprocal", "sin", "cos", "arctan", "sign",
-    "SoftmaxActivation", "hard_sigmoid", "smooth_l1",
-    "_plus_scalar", "_minus_scalar", "_rminus_scalar", "_mul_scalar", "_div_scalar", "_rdiv_scalar", "_power_scalar",
-    "_maximum_scalar", "_minimum_scalar", "add_n", "elemwise_add", "elemwise_sub", "elemwise_mul", "elemwise_div",
-    "broadcast_add", "broadcast_sub", "broadcast_mul", "broadcast_div", "broadcast_maximum", "broadcast_minimum",
-    "_maximum", "_minimum", "Pooling", "LRN", "UpSampling",
-))  # fmt: skip
-# Only the first input may have rows.
-_LAYERS = frozenset(("FullyConnected", "Convolution", "Deconvolution", "Embedding", "LeakyReLU"))
-# Linear: of a mean they make a mean.
-_LINEAR = frozenset(("_mul_scalar", "_div_scalar", "_plus_scalar", "_minus_scalar", "_rminus_scalar", "negative",
-                     "_copy", "identity", "elemwise_add", "broadcast_add", "elemwise_sub", "broadcast_sub", "add_n",
-                     *_MAKE_LOSS))  # fmt: skip
-# The axis by default, and the name of the attribute.
-_ALONG_AXIS = {"softmax": ("axis", "-1"), "log_softmax": ("axis", "-1"), "LayerNorm": ("axis", "-1"),
-               "Concat": ("dim", "1"), "SliceChannel": ("axis", "1"), "slice_axis": ("axis", "0")}  # fmt: skip
-_REDUCTIONS = frozenset(("sum", "mean", "max", "min"))
-_RESHAPES = frozenset(("Reshape", "Flatten", "expand_dims", "squeeze"))
-
-
-class _Node(NamedTuple):
-    """An operator with what goes into it and comes out."""
-
-    operator: str
-    attributes: Attributes
-    kinds: List[str]
-    shapes: List[Optional[Sequence[int]]]
-    out: Optional[Sequence[int]]
-
-
-def how_rows_enter(symbol: Any, inputs: Mapping[str, Sequence[int]]) -> List[str]:
-    """The kind of each node of the symbol's graph.
-
-    `inputs` has the shape of everything that has rows, data and labels, by name; the rows lie along axis 0.
-
-    >>> data = mx.sym.Variable('data')
-    >>> centred = mx.sym.broadcast_sub(data, mx.sym.mean(data, axis=0, keepdims=True))
-    >>> how_rows_enter(centred, {'data': (4, 3)})
-    ['apart', 'mean', 'mixed']
-    """
-    graph = json.loads(symbol.tojson())
-    shapes = _shapes(symbol, inputs)
-    kinds: List[str] = []
-    outputs: List[Optional[Sequence[int]]] = []
-    for node in graph["nodes"]:
-        variable = node["op"] == "null"
-        outputs.append(shapes.get(node["name"] if variable else node["name"] + "_output"))
-        if variable:
-            kinds.append(APART if node["name"] in inputs else CONSTANT)
-            continue
-        sources = [number for number, *_ in node["inputs"]]
-        kinds.append(_kind(_Node(
-            node["op"], node.get("attrs", {}), [kinds[number] for number in sources],
-            [outputs[number] for number in sources], outputs[-1],
-        )))  # fmt: skip
-    return kinds
-
-
-def _shapes(symbol: Any, inputs: Mapping[str, Sequence[int]]) -> Dict[str, Optional[Sequence[int]]]:
-    internals = symbol.get_internals()
-    known = {name: shape for name, shape in inputs.items() if name in symbol.list_arguments()}
-    try:
-        _, shapes, _ = internals.infer_shape(**known)
-    except mx.base.MXNetError:
-        shapes = None
-    found: Dict[str, Optional[Sequence[int]]] = {}
-    for name, shape in zip(internals.list_outputs(), shapes or ()):
-        # Two of one name can't be told apart.
-        found[name] = None if name in found else shape
-    return found
-
-
-def _kind(node: _Node) -> str:
-    if not set(node.kinds) <= {CONSTANT, APART}:
-        return _kind_of_means(node)
-    if APART not in node.kinds and node.operator != "Custom":
-        return CONSTANT
-    for operators_of_rule, rule in _RULES:
-        if node.operator in operators_of_rule:
-            return rule(node)
-    return MIXED
-
-
-def _kind_of_means(node: _Node) -> str:
-    kinds = set(node.kinds) - {CONSTANT}
-    if node.operator not in _LINEAR or len(kinds) != 1:
-        return MIXED
-    kind = kinds.pop()
-    # A mean and a constant are the mean of the rows with the constant added; to a sum it is added once for all rows.
-    return MIXED if kind == SUM and CONSTANT in node.kinds else kind
-
-
-def _element_by_element(node: _Node) -> str:
-    for kind, shape in zip(node.kinds, node.shapes):
-        # A constant with as many entries along axis 0 as there are rows treats each row differently.
-        if kind == CONSTANT and (shape is None or node.out is None or (len(shape) == len(node.out) and shape[0] != 1)):
-            return MIXED
-    return APART
-
-
-def _layer(node: _Node) -> str:
-    is_random = node.attributes.get("act_type") == "rrelu"
-    return APART if node.kinds[0] == APART and set(node.kinds[1:]) <= {CONSTANT} and not is_random else MIXED
-
-
-def _product(node: _Node) -> str:
-    # Of an array with one axis, that axis is summed over.
-    sums_over_rows = _is_true(node.attributes.get("transpose_a", "False")) or _rank(node) < 2
-    return MIXED if sums_over_rows else _layer(node)
-
-
-def _along_axis(node: _Node) -> str:
-    name, default = _ALONG_AXIS[node.operator]
-    axis, rank = int(node.attributes.get(name, default)), _rank(node)
-    kinds = set(node.kinds) if node.operator == "Concat" else {_layer(node)}
-    return APART if kinds == {APART} and rank and axis % rank != 0 else MIXED
-
-
-def _reduction(node: _Node) -> str:
-    axes, rank = _axes(node.attributes.get("axis", "()")), _rank(node)
-    if not rank or _is_true(node.attributes.get("exclude", "False")):
-        return MIXED
-    if axes and all(axis % rank for axis in axes):
-        return APART
-    return {"mean": MEAN, "sum": SUM}.get(node.operator, MIXED)
-
-
-def _axes(text: str) -> List[int]:
-    return [int(part) for part in text.strip("()[]").split(",") if part.strip() not in ("", "None")]
-
-
-def _reshape(node: _Node) -> str:
-    before, after = node.shapes[0], node.out
-    return APART if before and after and before[0] == after[0] else MIXED
-
-
-def _rank(node: _Node) -> int:
-    return len(node.shapes[0] or ())
-
-
-_RULES: List[Tuple[Any, Callable[[_Node], str]]] = [
-    (_ROW_BY_ROW, _element_by_element), (_LAYERS, _layer), (("dot",), _product), (_ALONG_AXIS, _along_axis),
-    (_REDUCTIONS, _reduction), (_RESHAPES, _reshape),
-]  # fmt: skip
-
-
-def unknown_operators(symbol: Any, inputs: Mapping[str, Sequence[int]]) -> List[str]:
-    """The operators in which rows are first mixed, or may be.
-
-    >>> unknown_operators(mx.sym.softmax(mx.sym.Variable('data'), axis=0), {'data': (4, 3)})
-    ['softmax']
-    """
-    graph, kinds = json.loads(symbol.tojson()), how_rows_enter(symbol, inputs)
-    return sorted({
-        node["op"] for node, kind in zip(graph["nodes"], kinds)
-        if kind == MIXED and all(kinds[number] != MIXED for number, *_ in node["inputs"])
-    })  # fmt: skip

@@ -1,12 +1,12 @@
-"""What the symbol says about the rows of a batch."""
+"""What operators do to the rows of a batch, and where gradients come from."""
 
 import mxnet as mx
 import pytest
 
-from svrg_optimization.svrg import networks
+from svrg_optimization.mxnet_api import rows
 from svrg_optimization.svrg.full_gradient import BatchGradient
 
-APART, MEAN, SUM, MIXED = networks.APART, networks.MEAN, networks.SUM, networks.MIXED
+APART, MEAN, SUM, MIXED = rows.APART, rows.MEAN, rows.SUM, rows.MIXED
 
 
 @mx.operator.register("svrg_optimization_test_own")
@@ -59,7 +59,7 @@ class _Own(mx.operator.CustomOpProp):
     ],
 )  # fmt: skip
 def test_how_the_rows_enter_the_output(operator, kind):
-    assert networks.how_rows_enter(operator(mx.sym.Variable("data")), {"data": (4, 6)})[-1] == kind
+    assert rows.how_rows_enter(operator(mx.sym.Variable("data")), {"data": (4, 6)})[-1] == kind
 
 
 @pytest.mark.parametrize(
