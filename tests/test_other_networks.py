@@ -405,3 +405,20 @@ def test_outputs_without_a_gradient_do_not_count_for_the_normalization(kind, cap
     groups = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert_same(full_gradient(module), mean_gradient(network, weights, x, y, groups, is_mean=True), **EXACT)
     assert "normalization" not in caplog.text
+
+
+@pytest.mark.parametrize("normalization", ["null", "batch"])
+@pytest.mark.parametrize("axes", [1, 2], ids="{} axes".format)
+def test_make_loss_divides_only_arrays_of_several_axes(axes, normalization, rng):
+    scores = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=1, name="fc")
+    loss = mx.sym.square(scores - mx.sym.Variable("softmax_label"))
+    loss = mx.sym.sum(loss, axis=1) if axes == 1 else loss
+    network = mx.sym.MakeLoss(loss, normalization=normalization)
+    x, y = rng.normal(size=(10, 3)), rng.normal(size=(10, 1))
+    weights = parameters(network, x, y)
+    module = bind(SVRGModule(network), weights, x[:4], y[:4])
+    module.init_optimizer()
+    module.update_full_grads(mx.io.NDArrayIter(nd(x), nd(y), 4))
+    errors = 2 * (x @ weights["fc_weight"].T + weights["fc_bias"] - y)
+    wanted = {"fc_weight": errors.T @ x / 10, "fc_bias": errors.mean(axis=0)}
+    assert_same(full_gradient(module), wanted, **EXACT)

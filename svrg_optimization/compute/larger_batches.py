@@ -111,7 +111,8 @@ class RecordedNetwork:
         self._given, self._names = shapes.input_names(module), module.symbol.list_inputs()
         # What had to be copied, by input: into the same array each time, so that copies don't pile up.
         self._copies: Dict[str, Any] = {}
-        self._operator = mx.nd.CachedOp(module.symbol, [("static_alloc", True)])
+        # Without static_alloc: with it, mxnet adds up garbage where an input of the network is a summand.
+        self._operator = mx.nd.CachedOp(module.symbol)
 
     def compute(self, batch: Any) -> None:
         """Let the arrays of `gradients` have the gradients of a batch, summed over its rows."""

@@ -15,10 +15,10 @@ LOSSES = ("SoftmaxOutput", "Softmax", "LinearRegressionOutput", "LogisticRegress
 MAKE_LOSS = ("MakeLoss", "make_loss")
 
 # Kinds of arrays. CONSTANT: without any row. APART: along axis 0 the rows, each computed from that row of the data and
-# constants alone. MEAN, SUM: of all rows. MIXED: anything else, or not known.
+# constants alone. MEAN, SUM: of all rows, or with a gradient that is such a mean. MIXED: anything else, or not known.
 CONSTANT, APART, MEAN, SUM, MIXED = "constant", "apart", "mean", "sum", "mixed"
 
-_ROW_BY_ROW = frozenset(LOSSES + MAKE_LOSS + (
+_ROW_BY_ROW = frozenset((
     "Activation", "BlockGrad", "Cast", "clip", "_copy", "identity", "relu", "sigmoid", "tanh", "softsign", "erf", "exp",
     "log", "log1p", "expm1", "abs", "square", "sqrt", "rsqrt", "negative", "reciprocal", "sin", "cos", "arctan", "sign",
     "SoftmaxActivation", "hard_sigmoid", "smooth_l1",
@@ -117,6 +117,12 @@ def _kind_of_means(node: _Node) -> str:
     return MIXED if kind == SUM and CONSTANT in node.kinds else kind
 
 
+def _loss(node: _Node) -> str:
+    # MakeLoss doesn't divide an array with one axis by the number of its rows.
+    divides = node.attributes.get("normalization") == "batch" and (node.operator in LOSSES or _rank(node) > 1)
+    return MEAN if divides else _element_by_element(node)
+
+
 def _element_by_element(node: _Node) -> str:
     for kind, shape in zip(node.kinds, node.shapes):
         # A constant with as many entries along axis 0 as there are rows treats each row differently.
@@ -166,7 +172,8 @@ def _rank(node: _Node) -> int:
 
 
 _RULES: List[Tuple[Any, Callable[[_Node], str]]] = [
-    (_ROW_BY_ROW, _element_by_element), (_LAYERS, _layer), (("dot",), _product), (_ALONG_AXIS, _along_axis),
+    (LOSSES + MAKE_LOSS, _loss), (_ROW_BY_ROW, _element_by_element), (_LAYERS, _layer), (("dot",), _product),
+    (_ALONG_AXIS, _along_axis),
     (_REDUCTIONS, _reduction), (_RESHAPES, _reshape),
 ]  # fmt: skip
 

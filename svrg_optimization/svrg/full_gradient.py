@@ -47,15 +47,20 @@ class BatchGradient:
     def __init__(self, symbol: Any, inputs: Optional[Mapping[str, Sequence[int]]] = None) -> None:
         losses = networks.losses(symbol)
         kinds = rows_of.how_rows_enter(symbol, inputs) if inputs else None
+        of_losses = {node: rows_of.MIXED if kinds is None else kinds[node] for node in losses}
         means = [
-            normalization in ("batch", "valid") or (kinds is not None and kinds[node] == rows_of.MEAN)
+            normalization in ("batch", "valid")
+            if of_losses[node] == rows_of.MIXED
+            else normalization == "valid" or of_losses[node] == rows_of.MEAN
             for node, normalization in losses.items()
         ]
         self.is_sum = not any(means)
         self.is_mean = bool(means) and all(means)
         # 'valid' divides by the number of labels that count, of all rows. Random numbers may be the same for all rows.
+        # The gradient of a loss without rows is there once for each batch.
         exceptional = "valid" in losses.values() or draws_random_numbers(symbol)
-        self.rows_are_apart = kinds is not None and rows_of.MIXED not in kinds and not exceptional
+        unknown = kinds is None or rows_of.MIXED in kinds or rows_of.CONSTANT in of_losses.values()
+        self.rows_are_apart = not (unknown or exceptional)
 
     def rows_in_sum(self, rows: Sequence[int]) -> List[int]:
         """What turns each device's gradient, of so many rows, into the sum over its rows."""

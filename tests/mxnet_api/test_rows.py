@@ -69,6 +69,11 @@ def test_how_the_rows_enter_the_output(operator, kind):
         (lambda data: mx.sym.SoftmaxOutput(data, normalization="batch"), True, True),
         (lambda data: mx.sym.SoftmaxOutput(data, normalization="valid"), True, False),
         (lambda data: mx.sym.MakeLoss(mx.sym.sum(data, axis=1)), False, True),
+        # mxnet doesn't divide here.
+        (lambda data: mx.sym.MakeLoss(mx.sym.sum(data, axis=1), normalization="batch"), False, True),
+        (lambda data: mx.sym.MakeLoss(data, normalization="batch"), True, True),
+        (lambda data: mx.sym.MakeLoss(data, normalization="valid"), True, False),
+        (lambda data: mx.sym.MakeLoss(mx.sym.softmax(data, axis=0), normalization="batch"), True, False),
         (lambda data: mx.sym.MakeLoss(mx.sym.sum(data)), False, True),
         (lambda data: mx.sym.MakeLoss(mx.sym.mean(data)), True, True),
         (lambda data: mx.sym.MakeLoss(0.5 * mx.sym.mean(mx.sym.square(data))), True, True),
