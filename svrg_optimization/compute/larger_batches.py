@@ -48,7 +48,6 @@ class LargerBatches:
             and internals.is_plain(live)
             and len(internals.contexts(live)) == 1
             and gradient.rows_are_apart
-            and gradient.is_sum
         ):
             return None
         copied = self._way.in_own_thread or not shapes.all_lie_with(live, data)
