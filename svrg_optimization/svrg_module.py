@@ -225,6 +225,8 @@ class SVRGModule(Module):
         if shared_module is not None:
             checks.shared_module(shared_module)
         binding = force_rebind or not self.binded
+        if binding:
+            internals.return_free_memory()
         super().bind(data_shapes, label_shapes, for_training, inputs_need_grad, force_rebind, shared_module, grad_req)
         if binding and for_training:
             self._full_batch_rows = internals.rows_on_devices(self)

@@ -422,3 +422,19 @@ def test_make_loss_divides_only_arrays_of_several_axes(axes, normalization, rng)
     errors = 2 * (x @ weights["fc_weight"].T + weights["fc_bias"] - y)
     wanted = {"fc_weight": errors.T @ x / 10, "fc_bias": errors.mean(axis=0)}
     assert_same(full_gradient(module), wanted, **EXACT)
+
+
+def test_a_batch_without_labels_goes_on_with_those_of_before(rng):
+    network = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=3, name="fc"),
+                                   mx.sym.Variable("softmax_label"), name="softmax")  # fmt: skip
+    x, y = rng.normal(size=(8, 3)), np.array([0.0, 1, 2, 0, 2, 2, 1, 1])
+    weights = parameters(network, x, y)
+    module = bind(SVRGModule(network), weights, x[:4], y[:4])
+    module.init_optimizer(optimizer_params={"learning_rate": 0.0})
+    train = mx.io.NDArrayIter(nd(x), nd(y), 4)
+    module.update_full_grads(train)
+    for batch in train:
+        module.forward_backward(batch)
+        module.forward_backward(mx.io.DataBatch(batch.data, None))
+        # At the snapshot, the two gradients of a batch are the same.
+        assert_same(gradients(module), {name: 4 * mu for name, mu in full_gradient(module).items()}, **EXACT)

@@ -275,3 +275,32 @@ def test_python_asked_for_is_taken_or_refused_but_never_replaced(find_python):
     code, _, err = find_python(interpreters, asked_for="/no/such/python")
     assert code == 1
     assert "none of /no/such/python" in err
+
+
+GROWTH = """
+import logging, sys, mxnet as mx
+from svrg_optimization import SVRGModule
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
+
+logging.getLogger().setLevel(logging.ERROR)
+hidden = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=2000)
+network = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(hidden, num_hidden=10), name="softmax")
+train = mx.io.NDArrayIter(mx.nd.ones((64, 400)), mx.nd.zeros(64), 32)
+module, sizes = None, []
+for _ in range(31):
+    module = None
+    module = SVRGModule(network)
+    module.fit(train, num_epoch=1)
+    mx.nd.waitall()
+    sizes.append(resident())
+print(sizes[-1] - sizes[5])
+"""
+
+
+def test_modules_that_are_gone_leave_their_memory():
+    """25 modules, of 20 MB each, take no more memory than one."""
+    code, out, err = run(sys.executable, "-W", "ignore", "-c", GROWTH)
+    assert code == 0, err
+    assert float(out) < 60

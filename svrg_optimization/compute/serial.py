@@ -6,6 +6,7 @@ from typing import Any, Callable, Iterator, List, Sequence, Tuple
 from mxnet.module import Module
 
 from ..mxnet_api import internals
+from ..svrg.batches import labels
 from ..svrg.estimator import Gradients
 from ..svrg.random_draws import DrawStream
 from ..svrg.states import States
@@ -67,6 +68,9 @@ class Serial:
         self._repeat_draw()
         self._follow_shapes(live)
         self._states.follow(self.aux, live)
+        if live.label_shapes and not labels(batch[0] if isinstance(batch, list) else batch):
+            # Module goes on with the labels that it has.
+            internals.copy_labels(live, self.aux)
         self._forward_aux(self.aux, batch, as_bound)
 
     def backward(self, live: Module, heads: Heads) -> None:

@@ -231,6 +231,25 @@ def place(module: Any, contexts: List[Any]) -> None:
     module._context = contexts
 
 
+def copy_labels(source: Any, target: Any) -> None:
+    """Copy the label arrays of a bound module to another one that is bound to the same shapes."""
+    pairs = zip(source._exec_group.label_arrays or (), target._exec_group.label_arrays or ())
+    for on_devices, others in pairs:
+        for (_, array), (_, other) in zip(on_devices, others):
+            array.copyto(other)
+
+
+def return_free_memory() -> None:
+    """Let the C library return the memory that it has free to the system, where that is glibc: some milliseconds.
+
+    mxnet allocates its arrays aligned. Before version 2.38, glibc can't use a piece for such an array again unless the
+    piece is larger than the array, so each network that is freed and bound anew would take memory of its own.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+
+
 def unbind(module: Any) -> None:
     """Free what is bound, to bind anew; weights that were never set go with it, for Module.bind makes those itself."""
     module._reset_bind()
