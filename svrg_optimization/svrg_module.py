@@ -230,7 +230,7 @@ class SVRGModule(Module):
         super().bind(data_shapes, label_shapes, for_training, inputs_need_grad, force_rebind, shared_module, grad_req)
         if binding and for_training:
             self._full_batch_rows = internals.rows_on_devices(self)
-            self._gradient = BatchGradient(self.symbol, shapes.rows_along_axis_0(self))
+            self._gradient = BatchGradient(self.symbol, *shapes.of_inputs(self))
             self._bind_snapshot(self._sharer(shared_module), grad_req)
 
     def _sharer(self, module: Optional[Module]) -> "Optional[SVRGModule]":
@@ -538,8 +538,9 @@ class SVRGModule(Module):
         checks.train_data(train_data, out_grads)
         source = self._source_of_fit
         if source is None or source.data is not train_data:
-            in_the_middle = self._epochs_of_fit is not None and self._epochs_of_fit.are_being_read(train_data)
-            source = Source(train_data, in_place=in_the_middle)
+            in_place = self._epochs_of_fit is not None and self._epochs_of_fit.need(train_data)
+            source = Source(train_data, in_place=in_place)
+        epoch = None if epoch is None else int(epoch)
         started, own, norm = time.time(), 0, 0.0
 
         def compute() -> Tuple[OnDevices, int]:
@@ -552,6 +553,8 @@ class SVRGModule(Module):
 
         same_data = self._snapshot.is_of is not None and self._snapshot.is_of(source.data)
         before = self._snapshot.samples if same_data else None
+        # A module that shares the weights may have changed them.
+        internals.take_weights_of_devices(self)
         self._snapshot.move(self._mod_aux, super().get_params(), compute, epoch)
         self._snapshot.is_of = data.Identity(source.data)
         self._clock.evaluated(own)
@@ -578,7 +581,7 @@ class SVRGModule(Module):
 
     def _notice_filling(self) -> None:
         if not self._gradient.rows_are_apart:
-            unknown = unknown_operators(self.symbol, shapes.rows_along_axis_0(self)) or ["this network"]
+            unknown = unknown_operators(self.symbol, shapes.of_inputs(self)[0]) or ["this network"]
             self._notices.say(notices.FILLED_UP, ", ".join(unknown))
 
     def _notice_plain_training(self, least: int) -> None:
@@ -646,7 +649,7 @@ class SVRGModule(Module):
             return steps
 
         iterate = data.views if sparse_row_id_fn is None and self._only_reads(train_data) else iter
-        self._epochs_of_fit = data.Epochs(train_data, begin_epoch_of_fit, iterate)
+        outer, self._epochs_of_fit = self._epochs_of_fit, data.Epochs(train_data, begin_epoch_of_fit, iterate)
         try:
             # BaseModule.fit begins to iterate exactly once an epoch, after bind and init.
             super().fit(
@@ -656,7 +659,7 @@ class SVRGModule(Module):
                 validation_metric, monitor, sparse_row_id_fn,
             )  # fmt: skip
         finally:
-            self._epochs_of_fit = self._source_of_fit = None
+            self._epochs_of_fit, self._source_of_fit = outer, None
             # A view would keep the data.
             self._batch = None
         if begin_epoch >= num_epoch:

@@ -261,3 +261,20 @@ def test_dropout_draws_other_masks_at_the_snapshot(devices, layer, evaluated, sn
                 full = module._param_dict[device][name].asnumpy()
                 np.testing.assert_allclose(gradient.asnumpy(), full, rtol=0, atol=1e-6 * abs(same[device]).max())
     assert not np.array_equal(*seen), "every step must draw anew"
+
+
+def test_a_sharers_steps_count_at_the_next_snapshot():
+    # Module itself gives weights that a sharer has changed since as they were.
+    data, weights = samples(SOFTMAX, 8)
+    train = iterator(SOFTMAX, data, 4)
+    owner = ready(SOFTMAX, weights, train)
+    sharer = sharer_of(owner, SOFTMAX, train)
+    owner.get_params()
+    for batch in train:
+        sharer.forward_backward(batch)
+        sharer.update()
+    owner.update_full_grads(train)
+    now = weights_of(sharer)
+    assert_same({name: value.asnumpy() for name, value in owner.full_gradient.items()},
+                oracle.full_gradient(SOFTMAX, now, data), **EXACT)  # fmt: skip
+    assert_same({name: value.asnumpy() for name, value in owner._mod_aux.get_params()[0].items()}, now)

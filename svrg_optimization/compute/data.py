@@ -219,23 +219,31 @@ class Epochs:
 
     def __init__(self, data: Any, begin: Callable[[], Optional[int]], batches: Callable[[Any], Iterator[Any]]) -> None:
         self._data, self._begin, self._batches = data, begin, batches
-        self._at_end, self._reading = False, False
+        # Whether an epoch is under way; it ends when the iterator is reset.
+        self._at_end, self._under_way = False, False
 
     def __iter__(self) -> Iterator[Any]:
         return self._read(self._begin())
 
     def _read(self, count: Optional[int]) -> Iterator[Any]:
-        self._at_end, self._reading = False, True
+        self._at_end, self._under_way = False, True
         batches = self._batches(self._data)
         yield from batches if count is None else exactly(batches, count)
-        self._at_end, self._reading = count is None, False
+        self._at_end = count is None
 
-    def are_being_read(self, data: Any) -> bool:
-        """Whether an epoch over these data has begun and hasn't ended."""
-        return self._reading and data is self._data
+    def need(self, data: Any) -> bool:
+        """Whether an iterator must stay where it is: an epoch over it is under way."""
+        if data is not self._data or not self._under_way:
+            return False
+        if can_view(data) or not self._at_end:
+            return True
+        # It has been read to its end: a pass may go through it, and leaves it at its start.
+        self._at_end = False
+        return False
 
     def reset(self) -> None:
         """Go to the start; BaseModule.fit calls it at the end of each epoch."""
+        self._under_way = False
         if _starts_anew(self._data):
             # Rows that were kept for the next epoch stay kept.
             self._data.reset()

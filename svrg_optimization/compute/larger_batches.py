@@ -48,6 +48,7 @@ class LargerBatches:
             and internals.is_plain(live)
             and len(internals.contexts(live)) == 1
             and gradient.rows_are_apart
+            and gradient.is_sum
         ):
             return None
         copied = self._way.in_own_thread or not shapes.all_lie_with(live, data)
@@ -79,8 +80,9 @@ class LargerBatches:
 def keeps_rows_apart(live: Module, rows: int) -> bool:
     """Whether it is known that so many rows don't influence each other, and that all outputs are losses."""
     described = [*live.data_shapes, *(live.label_shapes or ())]
-    kinds = rows_of.how_rows_enter(live.symbol, {each.name: (rows,) + each.shape[1:] for each in described})
-    return set(kinds) <= {rows_of.CONSTANT, rows_of.APART} and networks.ends_in_losses(live.symbol)
+    entries = rows_of.how_rows_enter(live.symbol, {each.name: (rows,) + each.shape[1:] for each in described})
+    apart = all(each.apart and each.form in (rows_of.CONSTANT, rows_of.ROWS) for each in entries)
+    return apart and networks.ends_in_losses(live.symbol)
 
 
 class RecordedNetwork:

@@ -9,7 +9,7 @@ thread stays.
 import functools
 import queue
 import threading
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, Optional, Tuple
 
 import mxnet as mx
 
@@ -19,29 +19,30 @@ class _Worker(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(name="svrg_optimization.own_thread", daemon=True)
-        self._functions: "queue.SimpleQueue[Callable[[], Any]]" = queue.SimpleQueue()
-        self._errors: "queue.SimpleQueue[Optional[BaseException]]" = queue.SimpleQueue()
-        self._one_caller = threading.Lock()
+        self._calls: "queue.SimpleQueue[Tuple[Callable[[], Any], Any]]" = queue.SimpleQueue()
         self.start()
 
     def run(self) -> None:
         while True:
-            self._errors.put(_error_of(self._functions.get()))
+            # In no variable of this loop, which would keep the function's module in memory until the next call.
+            _answer(*self._calls.get())
 
     def call(self, function: Callable[[], Any]) -> None:
-        with self._one_caller:
-            self._functions.put(function)
-            error = self._errors.get()
+        # Each call has an answer of its own: nobody else gets that of a call whose caller was interrupted.
+        answer: "queue.SimpleQueue[Optional[BaseException]]" = queue.SimpleQueue()
+        self._calls.put((function, answer))
+        error = answer.get()
         if error is not None:
             raise error
 
 
-def _error_of(function: Callable[[], Any]) -> Optional[BaseException]:
+def _answer(function: Callable[[], Any], answer: Any) -> None:
     try:
         function()
     except BaseException as error:
-        return error
-    return None
+        answer.put(error)
+    else:
+        answer.put(None)
 
 
 _worker: List[_Worker] = []

@@ -89,10 +89,10 @@ def check(module: Any, batch: Any, of_pass: str = "") -> bool:
     return False
 
 
-def rows_along_axis_0(module: Any) -> Dict[str, Shape]:
-    """The shapes of a bound module's data and labels, by name; nothing if their rows aren't all along axis 0."""
+def of_inputs(module: Any) -> Tuple[Dict[str, Shape], bool]:
+    """The shapes of a bound module's data and labels, by name, and whether all have their rows along axis 0."""
     described = [*module.data_shapes, *(module.label_shapes or ())]
-    return {} if any(batch_axes(described)) else {each.name: each.shape for each in described}
+    return {each.name: each.shape for each in described}, not any(batch_axes(described))
 
 
 def fits_rows(module: Any, rows: int) -> bool:

@@ -22,8 +22,8 @@ from .random_draws import draws_random_numbers
 class BatchGradient:
     """What a batch's gradient is: the sum or the mean over the rows that a device holds.
 
-    `inputs` has the shapes of data and labels by name, with the rows along axis 0; without them nothing is known about
-    rows.
+    `inputs` has the shapes of data and labels by name, if they are known; `rows_along_axis_0` tells whether all have
+    their rows there.
 
     Attributes
     ----------
@@ -44,23 +44,21 @@ class BatchGradient:
     True
     """
 
-    def __init__(self, symbol: Any, inputs: Optional[Mapping[str, Sequence[int]]] = None) -> None:
+    def __init__(
+        self, symbol: Any, inputs: Optional[Mapping[str, Sequence[int]]] = None, rows_along_axis_0: bool = True
+    ) -> None:
         losses = networks.losses(symbol)
-        kinds = rows_of.how_rows_enter(symbol, inputs) if inputs else None
-        of_losses = {node: rows_of.MIXED if kinds is None else kinds[node] for node in losses}
-        means = [
-            normalization in ("batch", "valid")
-            if of_losses[node] == rows_of.MIXED
-            else normalization == "valid" or of_losses[node] == rows_of.MEAN
-            for node, normalization in losses.items()
-        ]
+        divides = rows_of.divides(symbol, inputs or {})
+        entries = rows_of.how_rows_enter(symbol, inputs) if inputs and rows_along_axis_0 else None
+        forms = {node: rows_of.UNKNOWN if entries is None else entries[node].form for node in losses}
+        means = [divides[node] or forms[node] == rows_of.MEAN for node in losses]
         self.is_sum = not any(means)
         self.is_mean = bool(means) and all(means)
         # 'valid' divides by the number of labels that count, of all rows. Random numbers may be the same for all rows.
         # The gradient of a loss without rows is there once for each batch.
-        exceptional = "valid" in losses.values() or draws_random_numbers(symbol)
-        unknown = kinds is None or rows_of.MIXED in kinds or rows_of.CONSTANT in of_losses.values()
-        self.rows_are_apart = not (unknown or exceptional)
+        by_labels = any(normalization == "valid" and divides[node] for node, normalization in losses.items())
+        exceptional = by_labels or rows_of.CONSTANT in forms.values() or draws_random_numbers(symbol)
+        self.rows_are_apart = entries is not None and all(each.apart for each in entries) and not exceptional
 
     def rows_in_sum(self, rows: Sequence[int]) -> List[int]:
         """What turns each device's gradient, of so many rows, into the sum over its rows."""

@@ -65,8 +65,7 @@ class Snapshot:
         old = self._point(network) if self.listeners and self.taken else None
         with self._at(network, weights):
             full_gradient, samples = compute()
-            network.set_params(*weights, allow_extra=True)
-            self._set(full_gradient, self.number + 1, epoch, samples)
+        self._arrive(network, weights, full_gradient, self.number + 1, epoch, samples)
         for listener in self.listeners:
             listener(old, self._point(network))
 
@@ -74,7 +73,6 @@ class Snapshot:
     def _at(self, network: Any, weights: Tuple[Arrays, Arrays]) -> Iterator[None]:
         """Set the network to these weights; back to where it was, if the block raises."""
         before = [dict(params) for params in network.get_params()] if self.taken else None
-        kept = self.full_gradient, self.number, self.epoch, self.samples
         try:
             # allow_missing copies to the devices only. The network's own copy keeps the old weights meanwhile, for
             # whoever asks for them, a checkpoint in a callback for instance.
@@ -84,7 +82,16 @@ class Snapshot:
         except BaseException:
             if before is not None:
                 network.set_params(*before)
-            self._set(*kept)
+            raise
+
+    def _arrive(self, network: Any, weights: Tuple[Arrays, Arrays], *where: Any) -> None:
+        """Finish a move, even if it is interrupted: weights and full gradient belong together."""
+        try:
+            network.set_params(*weights, allow_extra=True)
+            self._set(*where)
+        except BaseException:
+            network.set_params(*weights, allow_extra=True)
+            self._set(*where)
             raise
 
     def _set(self, full_gradient: OnDevices, number: int, epoch: Any, samples: Any) -> None:

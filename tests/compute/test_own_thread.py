@@ -1,5 +1,6 @@
 """The thread in which an overlapped snapshot is bound."""
 
+import queue
 import threading
 
 import pytest
@@ -22,3 +23,26 @@ def test_what_is_raised_apart_is_raised_here():
     for _ in range(2):
         with pytest.raises(ValueError, match="apart"):
             own_thread.call(fail)
+
+
+def test_an_interrupted_call_leaves_its_answer_to_nobody():
+    """Ctrl-C comes while the caller waits: what the function raises later isn't the answer of the next call."""
+    begin, done = threading.Event(), threading.Event()
+
+    def fail_late():
+        begin.wait()
+        done.set()
+        raise ValueError("late")
+
+    class Interrupted(queue.SimpleQueue):
+        def get(self):
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(own_thread.queue, "SimpleQueue", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            own_thread.call(fail_late)
+    begin.set()
+    answers = []
+    own_thread.call(lambda: answers.append(done.is_set()))
+    assert answers == [True]

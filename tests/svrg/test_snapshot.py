@@ -127,3 +127,66 @@ def test_in_the_middle_of_an_epoch_another_iterator_needs_data_of_its_own(traine
     else:
         with pytest.raises(ValueError, match="middle of an epoch.*snapshot_data"):
             module.fit(own, num_epoch=1, batch_end_callback=middle)
+
+
+@pytest.mark.parametrize("call", [1, 2], ids=["when the pass begins", "when the pass is over"])
+def test_an_interrupt_while_the_weights_are_set_keeps_weights_and_full_gradient_together(trained, call, monkeypatch):
+    module, train, data, start = trained
+    list(train_steps(module, train, 1))
+    calls, usual = [], module._mod_aux.set_params
+
+    def interrupted(*args, **kwargs):
+        usual(*args, **kwargs)
+        calls.append(args)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module._mod_aux, "set_params", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        module.update_full_grads(train)
+    group = module._mod_aux._exec_group
+    on_device = {name: arrays[0].asnumpy() for name, arrays in zip(group.param_names, group.param_arrays)}
+    assert_same(numbers(module._mod_aux.get_params()[0]), on_device)
+    assert_same(numbers(module.full_gradient), oracle.full_gradient(SOFTMAX, on_device, data), **EXACT)
+
+
+def test_the_epoch_may_be_a_number_of_numpy(trained, tmp_path):
+    module, train, data, start = trained
+    module.update_full_grads(train, epoch=np.int64(3))
+    module.save_checkpoint(str(tmp_path / "model"), 3, save_optimizer_states=True)
+    assert module._snapshot.epoch == 3
+
+
+@pytest.mark.parametrize("settings", [dict(last_batch_handle="roll_over"), dict(shuffle=True)], ids=str)
+def test_a_full_pass_at_the_end_of_an_epoch_leaves_the_order_alone(settings):
+    data, weights = samples(SOFTMAX, 10)
+    seen = []
+    for passes in (False, True):
+        np.random.seed(5)
+        train = iterator(SOFTMAX, data, 4, np.float32, **settings)
+        module = ready(SOFTMAX, weights, train, dtype=np.float32)
+        rows = []
+
+        def at_end(*_, module=module, train=train, passes=passes):
+            if passes:
+                module.update_full_grads(train)
+
+        forward = module.forward_backward
+        module.forward_backward = lambda batch, rows=rows, forward=forward: (
+            rows.append(batch.data[0].asnumpy().tolist()), forward(batch))  # fmt: skip
+        module.fit(train, num_epoch=4, epoch_end_callback=at_end)
+        seen.append(rows)
+    assert seen[0] == seen[1]
+
+
+def test_a_fit_inside_a_fit_leaves_the_outer_one_alone(trained):
+    module, train, data, start = trained
+    inner = iterator(SOFTMAX, data, 4)
+
+    def nested(param):
+        if param.epoch == 0 and param.nbatch == 0:
+            module.fit(inner, begin_epoch=5, num_epoch=6)
+            module.update_full_grads(train)
+
+    module.fit(train, num_epoch=1, batch_end_callback=nested)
+    assert module._clock.steps == 3 + 3
