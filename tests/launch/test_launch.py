@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -233,6 +234,20 @@ def test_what_is_set_is_kept():
         assert environment["PS_HEARTBEAT_TIMEOUT"] == "9" and environment["PS_HEARTBEAT_INTERVAL"] == "1"
         assert environment["MXNET_UPDATE_ON_KVSTORE"] == "0" and environment["OMP_NUM_THREADS"] == "3"
         assert environment["SECRET"] == "2"
+
+
+def test_the_ports_of_a_job_are_taken_for_others_and_free_for_its_processes():
+    first, held = job_plan.reserve_ports(2)
+    for port in (first, first + 1):
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("", port))
+        # As ZeroMQ does.
+        with socket.socket() as process:
+            process.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            process.bind(("127.0.0.1", port))
+            process.listen()
+    for each in held:
+        each.close()
 
 
 def test_a_single_worker_has_mxnets_number_of_threads():
