@@ -12,6 +12,9 @@ import numpy as np
 
 from ..mxnet_api.prepared import operation
 
+# Of fewer elements, b mu is kept: a call takes longer than what it computes.
+SMALL = 8192
+
 Operation = Callable[[], None]
 # Parameter name -> array, for each device.
 OnDevices = List[Dict[str, Any]]
@@ -66,14 +69,13 @@ class Estimator:
         scaled = (
             [operation("_mul_scalar", [snapshot_gradient], [snapshot_gradient], scalar=alpha)] if alpha != 1 else []
         )
-        return [
-            *scaled,
-            # The difference comes first: near the optimum it is small, and nearly exact.
-            operation("broadcast_sub", [gradient, snapshot_gradient], [gradient]),
-            # b mu needs an array; that of the snapshot's gradient is free now.
-            operation("_mul_scalar", [mu], [snapshot_gradient], scalar=alpha * rows),
-            operation("broadcast_add", [gradient, snapshot_gradient], [gradient]),
-        ]
+        # The difference comes first: near the optimum it is small, and nearly exact.
+        difference = operation("broadcast_sub", [gradient, snapshot_gradient], [gradient])
+        if mu.size < SMALL:
+            return [*scaled, difference, operation("broadcast_add", [gradient, mu * (alpha * rows)], [gradient])]
+        # b mu needs an array; that of the snapshot's gradient is free now.
+        product = operation("_mul_scalar", [mu], [snapshot_gradient], scalar=alpha * rows)
+        return [*scaled, difference, product, operation("broadcast_add", [gradient, snapshot_gradient], [gradient])]
 
     def _through_wide_copies(self, gradient: Any, snapshot_gradient: Any, mu: Any, rows: int, alpha: float) -> None:
         # float16 loses the small difference of two large gradients, and row_sparse arrays can't be corrected in place.
