@@ -16,6 +16,7 @@ from .compute.larger_batches import LargerBatches
 from .compute.own_thread import SnapshotModule
 from .compute.serial import Serial
 from .compute.sgd import PreparedSGD
+from .compute.updater import Updater
 from .distributed import liveness, workers
 from .keys import check_parameter_names
 from .mxnet_api import call_order, checks, internals, shapes
@@ -286,9 +287,9 @@ class SVRGModule(Module):
         for name in ("_way", "_larger"):
             self.__dict__.pop(name, None)
         self._correction.forget()
-        prepared = getattr(internals.optimizer(self), "prepared", None)
-        if prepared is not None:
-            prepared.forget()
+        for each in (getattr(internals.optimizer(self), "prepared", None), internals.updater(self)):
+            if isinstance(each, (PreparedSGD, Updater)):
+                each.forget()
         self._batch, self._corrected = None, False
 
     def _sync_params_from_devices(self) -> None:
@@ -357,6 +358,7 @@ class SVRGModule(Module):
         if self._workers.has_others:
             internals.take_weights_of_devices(self)
         internals.optimizer(self).prepared = PreparedSGD()
+        internals.update_by(self, Updater(internals.optimizer(self)))
         self._optimizer_is_installed()
 
     def _job(self) -> workers.Job:

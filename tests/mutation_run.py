@@ -397,7 +397,7 @@ DEFECTS = [
      "step = self._steps.get(tuple(indices))", "step = None",
      "compute/test_sgd.py::test_sgd_is_asked_only_the_first_time"),
     ("the updater keeps what was bound before", "svrg_module.py",
-     "            prepared.forget()\n", "            pass\n",
+     "                each.forget()\n", "                pass\n",
      "test_edges.py::test_binding_anew_frees_what_was_bound"),
     ("in a job: a watch that fails is forgotten", "distributed/liveness.py",
      "            except Exception as error:\n", "            except KeyError as error:\n",

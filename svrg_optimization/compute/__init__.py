@@ -10,6 +10,7 @@ A way gives gradients and corrects nothing: see `svrg.estimator`. What is fast s
 `full_pass`        the sum over all data
 `larger_batches`   full passes in larger batches than a step's
 `forward`          Module.forward, with what it does anew in each step done once
+`updater`          mxnet's Updater, with what it does anew in each update done once
 `sgd`              the update by mxnet's SGD, with its calls made once
 `cores`            whether cores are idle
 `own_thread`       networks with temporary memory and random generators of their own

@@ -85,6 +85,19 @@ def optimizer(module: Any) -> Any:
     return module._optimizer
 
 
+def updater(module: Any) -> Any:
+    """What the module updates its weights by; None if a KVStore does."""
+    return module._updater
+
+
+def update_by(module: Any, updater: Any) -> None:
+    """Let the module, if it updates its weights itself, do so by this updater."""
+    if module._updater is not None:
+        # Module has read the states of a checkpoint already.
+        updater.states, updater.states_synced = module._updater.states, module._updater.states_synced
+        module._updater = updater
+
+
 def next_rates(optimizer: Any, indices: Any) -> Tuple[List[float], List[float]]:
     """The learning rates and weight decays of the next update of these weights, which is counted."""
     optimizer._update_count(indices)

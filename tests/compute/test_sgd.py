@@ -8,6 +8,7 @@ import pytest
 
 from svrg_optimization import _SVRGOptimizer
 from svrg_optimization.compute.sgd import LARGE, PreparedSGD
+from svrg_optimization.compute.updater import Updater
 
 SHAPES = [(3, 4), (LARGE,), (5,), (2, LARGE), (1,), (7, 2)]
 NAMES = {0: "a_weight", 1: "b_weight", 2: "b_bias", 3: "c_weight", 4: "c_bias", 5: "d_weight"}
@@ -17,7 +18,7 @@ def updater_of_ours(optimizer):
     """As SVRGModule installs it."""
     wrapper = _SVRGOptimizer(optimizer)
     wrapper.prepared = PreparedSGD()
-    return mx.optimizer.Updater(wrapper)
+    return Updater(wrapper)
 
 
 MAKERS = (mx.optimizer.Updater, updater_of_ours)
@@ -50,7 +51,8 @@ class Twins:
         for updater, weights, gradients in zip(self.updaters, self.weights, self.gradients):
             for gradient, value in zip(gradients, values):
                 gradient[:] = value
-            updater([*which], [gradients[i] for i in which], [weights[i] for i in which])
+            # Module hands over tuples.
+            updater(tuple(which), tuple(gradients[i] for i in which), tuple(weights[i] for i in which))
         self.check()
 
     def check(self):
