@@ -9,7 +9,10 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import mxnet as mx
 from mxnet.module import Module
 
-from . import checkpoint, notices
+from . import notices
+from .checkpoint import files, optimizer_states
+from .checkpoint.position import Position
+from .checkpoint.svrg_file import Sections
 from .compute import data, ways
 from .compute.full_pass import Callbacks, FullPass, Network, Source
 from .compute.larger_batches import LargerBatches
@@ -153,10 +156,10 @@ class SVRGModule(Module):
         # While `fit` runs: its iterator, and the data of a full pass that it asks for.
         self._epochs_of_fit: Optional[data.Epochs] = None
         self._source_of_fit: Optional[Source] = None
-        # The numbers of the user's optimizer when it was installed.
-        self._optimizer_at_start: Dict[str, float] = {}
-        # What is still to be restored of a checkpoint.
-        self._restoring: Optional[checkpoint.Sections] = None
+        # Made when the optimizer is installed: how far it has come since.
+        self._position: Position
+        # A checkpoint that is still to be restored.
+        self._restoring: Optional[files.Checkpoint] = None
         self._notices = Notices(self.logger)
         if not (self._gradient.is_sum or self._gradient.is_mean):
             self._notices.say(notices.MIXED_NORMALIZATION)
@@ -266,8 +269,8 @@ class SVRGModule(Module):
         self._larger = LargerBatches(self._way)
         if sharer is None:
             self._way.bound(self)
-        if self._restoring is not None:
-            self._restore_snapshot(self._restoring)
+        if self._restoring is not None and self._restoring.sections is not None:
+            self._restore_snapshot(self._restoring.sections)
         self._snapshot.convert(internals.gradients(self))
 
     def _grad_req_of_snapshot(self, grad_req: Any) -> Any:
@@ -296,6 +299,7 @@ class SVRGModule(Module):
         # Module calls this to update its own copy of the weights, with the mean over the devices. Usually they all
         # hold the same weights, but the mean of three or more equal numbers is rounded: a checkpoint would not be
         # what training goes on with.
+        internals.wait_for_auxiliary_states(self)
         super()._sync_params_from_devices()
         if len(internals.contexts(self)) > 2:
             internals.take_weights_that_all_devices_hold(self)
@@ -370,13 +374,13 @@ class SVRGModule(Module):
 
     def _optimizer_is_installed(self) -> None:
         users_optimizer = self._users_optimizer()
-        self._optimizer_at_start = checkpoint.numbers_of(users_optimizer)
+        self._position = Position(users_optimizer)
         # Its noise is drawn anew at each update: by the stream too, so that a resumed run draws the same.
         self._optimizer_draws = isinstance(users_optimizer, mx.optimizer.SGLD)
         if self._optimizer_draws:
             self._draws.activate()
         if self._restoring is not None:
-            checkpoint.restore_position(users_optimizer, self._restoring["optimizer"])
+            self._restore_optimizer(self._restoring)
             self._restoring = None
 
     def borrow_optimizer(self, shared_module: Module) -> None:
@@ -389,9 +393,7 @@ class SVRGModule(Module):
             raise RuntimeError("borrow_optimizer() was called too early: call shared_module.init_optimizer() first")
         self._workers = workers.join_by(shared_module)
         super().borrow_optimizer(shared_module)
-        self._optimizer_at_start = getattr(
-            shared_module, "_optimizer_at_start", checkpoint.numbers_of(self._users_optimizer())
-        )
+        self._position = getattr(shared_module, "_position", None) or Position(self._users_optimizer())
 
     def _users_optimizer(self) -> mx.optimizer.Optimizer:
         installed = internals.optimizer(self)
@@ -703,9 +705,13 @@ class SVRGModule(Module):
         super().save_optimizer_states(fname)
 
     def load_optimizer_states(self, fname: str) -> None:
-        """Load the optimizer's states, as ``Module.load_optimizer_states``; RuntimeError as for saving them."""
+        """Load the optimizer's states, as ``Module.load_optimizer_states``, saved with any devices and store.
+
+        RuntimeError as for saving them; FileNotFoundError if there is no such file; ValueError if it is damaged, or has
+        the states of another optimizer.
+        """
         self._workers.check_states_are_here()
-        super().load_optimizer_states(fname)
+        self._take_over(files.load_states(fname), fname, {})
 
     def save_checkpoint(
         self, prefix: str, epoch: int, save_optimizer_states: bool = False, remove_amp_cast: bool = True
@@ -726,28 +732,34 @@ class SVRGModule(Module):
         ------
         RuntimeError
             There are no weights yet, or, with `save_optimizer_states`, no optimizer.
+        FileNotFoundError
+            There is no such directory.
 
         Notes
         -----
-        A kill at any moment leaves the old checkpoint of this name or the new one whole, as `load` reads it.
+        A kill at any moment leaves the old checkpoint of this name or the new one whole, as `load` reads it. If another
+        process saves under this prefix, this one waits for it.
         """
-        files = checkpoint.paths(prefix, epoch)
         mx.nd.waitall()
         write_symbol = partial(self.symbol.save, remove_amp_cast=remove_amp_cast)
         if save_optimizer_states:
             call_order.check(self, "save_optimizer_states")
-            checkpoint.save(files, write_symbol, self.save_params, self.save_optimizer_states, self._state())
+            saved = files.save(
+                prefix, epoch, write_symbol, self.save_params, self.save_optimizer_states, self._state()
+            )  # fmt: skip
         else:
-            checkpoint.save(files, write_symbol, self.save_params)
-        self.logger.info('Saved checkpoint to "%s"', files.params)
+            saved = files.save(prefix, epoch, write_symbol, self.save_params)
+        self.logger.info('Saved checkpoint to "%s"', saved.params)
 
-    def _state(self) -> checkpoint.Sections:
+    def _state(self) -> Sections:
         return {
             "schedule": {"update_freq": self.update_freq},
             "clock": self._clock.state(),
             "draws": self._draws.state(),
             "snapshot": self._snapshot.state(self._mod_aux),
-            "optimizer": checkpoint.position(self._users_optimizer(), self._optimizer_at_start),
+            "optimizer": self._position.state(internals.updated_parameters(self)),
+            "devices": internals.arrays_that_differ(self),
+            "devices of the snapshot": internals.arrays_that_differ(self._mod_aux),
         }
 
     @classmethod
@@ -761,6 +773,7 @@ class SVRGModule(Module):
         load_optimizer_states : bool
             Whether training is to go on from there, bit for bit: loads the optimizer's states, the snapshot, the
             full gradient and the place in the schedule. From a plain Module's checkpoint, the optimizer's states.
+            They belong to their parameters: devices and KVStore may be others.
         **kwargs
             For the constructor. `update_freq` is the saved one by default.
 
@@ -769,7 +782,11 @@ class SVRGModule(Module):
         FileNotFoundError
             There is no such checkpoint.
         ValueError
-            The files were not saved together, or the ``.svrg`` file is damaged.
+            A file is damaged, or the files were not saved together.
+
+        Notes
+        -----
+        Nothing is written, and nothing of the files is run. A save in another process doesn't disturb.
 
         Examples
         --------
@@ -778,18 +795,15 @@ class SVRGModule(Module):
             ...
         FileNotFoundError: no checkpoint of epoch 1: no-such-model-symbol.json does not exist
         """
-        files = checkpoint.paths(prefix, epoch)
-        checkpoint.finish_interrupted_save(files)
-        sections = checkpoint.load(files) if load_optimizer_states else None
-        for path in (files.symbol, files.params) + ((files.states,) if load_optimizer_states else ()):
-            if not os.path.exists(path):
-                raise FileNotFoundError("no checkpoint of epoch {}: {} does not exist".format(epoch, path))
-        symbol, arg_params, aux_params = mx.model.load_checkpoint(os.fspath(prefix), epoch)
-        if sections is not None:
-            kwargs.setdefault("update_freq", sections["schedule"]["update_freq"])
-        module = cls(symbol, **kwargs)
-        internals.preload(module, arg_params, aux_params, files.states if load_optimizer_states else None)
-        module._restoring = sections
+        saved = files.load(prefix, epoch, to_go_on=load_optimizer_states)
+        if saved.sections is not None:
+            kwargs.setdefault("update_freq", saved.sections["schedule"]["update_freq"])
+        module = cls(saved.symbol, **kwargs)
+        internals.preload(module, saved.arg_params, saved.aux_params)
+        if load_optimizer_states:
+            module._restoring = saved
+        if saved.problem:
+            module.logger.warning("The weights are loaded as they are, though %s", saved.problem)
         return module
 
     @staticmethod
@@ -801,17 +815,42 @@ class SVRGModule(Module):
         prefix : str or list of str
             As they were saved. With several, those of a job's workers for instance, the last epoch that all have.
 
+        Raises
+        ------
+        ValueError
+            The list is empty.
+
         Examples
         --------
         >>> SVRGModule.last_checkpoint('no-such-model') is None
         True
         """
-        return checkpoint.last_epoch([prefix] if isinstance(prefix, (str, os.PathLike)) else prefix)
+        return files.last_epoch([prefix] if isinstance(prefix, (str, os.PathLike)) else prefix)
 
-    def _restore_snapshot(self, sections: checkpoint.Sections) -> None:
+    def _restore_snapshot(self, sections: Sections) -> None:
         self._clock.restore(sections["clock"])
         self._draws.restore(sections["draws"])
         self._snapshot.restore(sections["snapshot"], self._mod_aux, internals.contexts(self))
+        # Files before format 3 have no sections of devices.
+        internals.set_arrays(self, sections.get("devices", {}))
+        internals.set_arrays(self._mod_aux, sections.get("devices of the snapshot", {}))
+
+    def _restore_optimizer(self, saved: files.Checkpoint) -> None:
+        position = saved.sections["optimizer"] if saved.sections else {}
+        if saved.states is not None:
+            self._workers.check_states_are_here()
+            self._take_over(saved.states, saved.paths.states, position)
+        if position:
+            self._position.restore(position, internals.updated_parameters(self))
+
+    def _take_over(self, states: Dict[Any, Any], path: str, position: Mapping[str, Any]) -> None:
+        begun_anew = optimizer_states.restore(
+            states, path, self._users_optimizer(), internals.updater_of_weights(self),
+            internals.updated_parameters(self), position,
+        )  # fmt: skip
+        if begun_anew:
+            self.logger.info("The optimizer has other settings than in %s: its states of %s begin anew", path,
+                             ", ".join(begun_anew))  # fmt: skip
 
 
 def _heads(module: Module, out_grads: OutGrads, batch: Any) -> Any:

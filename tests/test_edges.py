@@ -12,7 +12,8 @@ import pytest
 from models import assert_same, iterator, nd, ready, samples, sharer_of, symbol, train_steps, weights_of
 from mxnet.base import _LIB, check_call
 
-from svrg_optimization import SVRGModule, checkpoint
+from svrg_optimization import SVRGModule
+from svrg_optimization.checkpoint import files
 from svrg_optimization.svrg.random_draws import draws_random_numbers
 
 LINEAR, LOGISTIC, SOFTMAX, TWO_LAYER = oracle.PROBLEMS
@@ -62,7 +63,7 @@ def test_an_optimizer_borrowed_from_a_plain_module(store, tmp_path):
         assert_same(actual, wanted, **EXACT)
     module.save_checkpoint(str(tmp_path / "model"), 2, save_optimizer_states=True)
     resumed = SVRGModule.load(str(tmp_path / "model"), 2, load_optimizer_states=True)
-    assert "momentum" not in resumed._restoring["optimizer"]["scalars"]
+    assert "momentum" not in resumed._restoring.sections["optimizer"]["scalars"]
 
 
 def test_borrowing_an_optimizer_that_is_not_there():
@@ -532,7 +533,7 @@ def test_a_checkpoint_saved_in_a_callback_of_the_full_pass(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         module.update_full_grads(train, batch_end_callback=save_and_stop)
-    saved = checkpoint.load(checkpoint.paths(tmp_path / "model", 1))["snapshot"]
+    saved = files.load(tmp_path / "model", 1, to_go_on=True).sections["snapshot"]
     for snapshot, full in (
         (saved["weights"], saved["full_gradient"]), (module._mod_aux.get_params()[0], module.full_gradient)
     ):  # fmt: skip
@@ -625,3 +626,26 @@ def test_states_that_the_iterator_sets_for_each_batch(devices):
             module.forward_backward(batch)
             module.update()
             assert_same(weights_of(module), next(expected), **EXACT)
+
+
+def test_moving_statistics_are_those_of_the_last_batch():
+    """mxnet's backward pass writes them without telling its engine; here it takes long."""
+    rows, width = 256, 100
+    normed = mx.sym.BatchNorm(mx.sym.Variable("data"), name="norm", momentum=0.5)
+    hidden = mx.sym.FullyConnected(normed, num_hidden=2000)
+    network = mx.sym.LinearRegressionOutput(mx.sym.FullyConnected(hidden, num_hidden=1), mx.sym.Variable("label"))
+    x = np.random.default_rng(0).normal(size=(4 * rows, width))
+    train = mx.io.NDArrayIter(x, np.zeros(len(x)), rows, label_name="label")
+    module = SVRGModule(network, label_names=["label"], update_freq=1)
+    module.bind(train.provide_data, train.provide_label)
+    module.init_params()
+    module.init_optimizer(optimizer_params={"learning_rate": 0.0})
+    expected = np.zeros(width)
+    for _ in range(4):
+        module.update_full_grads(train)
+        for k, batch in enumerate(train):
+            module.forward_backward(batch)
+            module.update()
+            expected = 0.5 * expected + 0.5 * x[k * rows : (k + 1) * rows].mean(axis=0)
+            moving = module.get_params()[1]["norm_moving_mean"].asnumpy()
+            np.testing.assert_allclose(moving, expected, rtol=1e-4, atol=1e-6)

@@ -2,8 +2,9 @@
 
 import contextlib
 import ctypes
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
+import mxnet as mx
 import numpy as np
 from mxnet.base import _LIB, MXNetError, check_call
 from mxnet.executor_manager import _split_input_slice
@@ -93,9 +94,34 @@ def updater(module: Any) -> Any:
 def update_by(module: Any, updater: Any) -> None:
     """Let the module, if it updates its weights itself, do so by this updater."""
     if module._updater is not None:
-        # Module has read the states of a checkpoint already.
-        updater.states, updater.states_synced = module._updater.states, module._updater.states_synced
         module._updater = updater
+
+
+class Updated(NamedTuple):
+    """A parameter that the optimizer updates."""
+
+    name: str
+    position: int  # among all parameters
+    keys: List[Any]  # by which an updater knows its states, one for each device or one in all
+    weights: List[Any]  # to which these states belong
+
+
+def updated_parameters(module: Any) -> List[Updated]:
+    """The parameters that the optimizer updates, and how mxnet's updater numbers or names their states."""
+    group = module._exec_group
+    found = []
+    for position, (name, weights, grads) in enumerate(zip(group.param_names, group.param_arrays, group.grad_arrays)):
+        if grads[0] is not None and module._update_on_kvstore:
+            found.append(Updated(name, position, [name], weights[:1]))
+        elif grads[0] is not None:
+            keys = [position * len(weights) + k for k in range(len(weights))]
+            found.append(Updated(name, position, keys, weights))
+    return found
+
+
+def updater_of_weights(module: Any) -> Any:
+    """What updates the weights in this process: the module's updater, or its KVStore's."""
+    return module._kvstore._updater if module._update_on_kvstore else module._updater
 
 
 def next_rates(optimizer: Any, indices: Any) -> Tuple[List[float], List[float]]:
@@ -133,15 +159,11 @@ def can_split(module: Any, rows: int) -> bool:
     return True
 
 
-def preload(module: Any, arg_params: Any, aux_params: Any, states_file: Any) -> None:
-    """Give an unbound module weights, and the file of optimizer states to read once it has an optimizer.
-
-    What Module.load does to the Module it makes.
-    """
+def preload(module: Any, arg_params: Any, aux_params: Any) -> None:
+    """Give an unbound module weights, as Module.load does to the Module it makes."""
     module._arg_params = arg_params
     module._aux_params = aux_params
     module.params_initialized = True
-    module._preload_opt_states = states_file
 
 
 def executors(module: Any) -> List[Any]:
@@ -196,11 +218,64 @@ def outputs_kept(module: Any) -> Iterator[None]:
         yield
 
 
+def wait_for_auxiliary_states(module: Any) -> None:
+    """Wait until a network's moving statistics are those of its last batch.
+
+    The backward pass of mxnet 1.9.1 writes them without telling its engine. Whoever reads them at once may get those of
+    the batch before.
+    """
+    if module._exec_group.aux_names:
+        mx.nd.waitall()
+
+
+def arrays_that_differ(module: Any) -> Dict[str, Dict[str, Any]]:
+    """For each device of a bound module, its number as text, the weights and auxiliary states that not all share.
+
+    Weights differ without a KVStore, moving statistics with any.
+
+    >>> import mxnet as mx
+    >>> module = mx.mod.Module(mx.sym.BatchNorm(mx.sym.Variable('data'), name='norm'), label_names=None,
+    ...                        context=[mx.cpu(0), mx.cpu(1)])
+    >>> module.bind([('data', (2, 3))])
+    >>> module.init_params()
+    >>> module.forward(mx.io.DataBatch([mx.nd.array([[1, 2, 3], [1, 2, 4]])]), is_train=True)
+    >>> module.backward([mx.nd.ones((2, 3))])
+    >>> differing = arrays_that_differ(module)
+    >>> {device: sorted(arrays) for device, arrays in differing.items()}
+    {'0': ['norm_moving_mean'], '1': ['norm_moving_mean']}
+    """
+    if not module.binded:
+        return {}
+    group = module._exec_group
+    found: Dict[str, Dict[str, Any]] = {str(k): {} for k in range(len(group.contexts))}
+    names, arrays = [*group.param_names, *group.aux_names], [*group.param_arrays, *group.aux_arrays]
+    for name, on_devices in zip(names, arrays):
+        if len(on_devices) > 1 and on_devices[0].stype == "default":
+            first, *others = (array.asnumpy() for array in on_devices)
+            if not all(np.array_equal(first, other, equal_nan=True) for other in others):
+                for of_device, array in zip(found.values(), on_devices):
+                    of_device[name] = array
+    return {device: of_device for device, of_device in found.items() if of_device}
+
+
+def set_arrays(module: Any, arrays: Dict[str, Dict[str, Any]]) -> None:
+    """Put back what `arrays_that_differ` has found, if the bound module has as many devices."""
+    found = executors(module)
+    if len(arrays) == len(found):
+        for executor, of_device in zip(found, arrays.values()):
+            for name, array in of_device.items():
+                array.copyto(executor.arg_dict[name] if name in executor.arg_dict else executor.aux_dict[name])
+
+
 @contextlib.contextmanager
 def auxiliary_states_kept(module: Any) -> Iterator[None]:
     """Let the auxiliary states (running statistics) on all devices be afterwards what they were before."""
+    wait_for_auxiliary_states(module)
     with _kept([array for on_devices in module._exec_group.aux_arrays for array in on_devices]):
-        yield
+        try:
+            yield
+        finally:
+            wait_for_auxiliary_states(module)
 
 
 @contextlib.contextmanager
