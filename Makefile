@@ -9,7 +9,7 @@ INSTALL = @sh tools/install.sh
 RUN = @.venv/bin/python
 
 .NOTPARALLEL:
-.PHONY: help demo test lint format types docs bench bench-quick mutation horovod clean
+.PHONY: help demo test lint format types docs bench bench-quick mutation horovod scale clean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z-]*\): *## */\1: /p' Makefile
@@ -55,6 +55,10 @@ horovod:  ## builds Horovod, with cmake and g++, and tests the workers of Horovo
 	$(INSTALL) test
 	@sh tools/install_horovod.sh
 	$(RUN) tests/distributed/horovod_run.py
+
+scale:  ## a job of 16 workers and 4 servers, and what they send, in a minute; all figures of the docs: ARGS=--all
+	$(INSTALL) test
+	$(RUN) -W ignore tests/distributed/scale_run.py $(ARGS)
 
 clean:  ## removes all that make has made
 	rm -rf .venv build *.egg-info docs/_build docs/api .mypy_cache .ruff_cache svrg_logistic_regression.png

@@ -50,6 +50,20 @@ def test_the_metadata_bounds_what_mxnet_needs_and_does_not_ask_for():
     assert tuple(map(int, np.__version__.split(".")[:2])) < (1, 24)
 
 
+# --------------------------------------------------------------------------------------------------- the Makefile
+
+
+def test_every_target_is_made_whatever_files_there_are_and_names_scripts_that_are_there():
+    text = (ROOT / "Makefile").read_text("utf-8")
+    # Only those with such a comment are shown by `make help`.
+    shown = re.findall(r"^([a-z-]+): *## \S", text, flags=re.MULTILINE)
+    assert shown == re.findall(r"^([\w-]+):", text, flags=re.MULTILINE)
+    assert sorted(shown) == sorted(re.search(r"^\.PHONY: (.+)$", text, flags=re.MULTILINE).group(1).split())
+    scripts = re.findall(r"\b\w+/[\w/]+\.(?:py|sh)\b", text)
+    assert {"tools/install.sh", "tests/distributed/scale_run.py", "tests/mutation_run.py"} <= set(scripts)
+    assert [script for script in scripts if not (ROOT / script).is_file()] == []
+
+
 # ---------------------------------------------------------------------------------------------------- the imports
 
 
