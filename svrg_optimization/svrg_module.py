@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import time
 from functools import partial
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
@@ -282,6 +283,11 @@ class SVRGModule(Module):
             grad_req = {name: grad_req[name] if name in parameters else "null" for name in grad_req}
         return grad_req
 
+    def __del__(self) -> None:
+        # What Python leaves to its very end, mxnet has waited for. A constructor that raised has left no attributes.
+        if not sys.is_finalizing() and self.__dict__.get("binded"):
+            internals.wait_for_kvstore(self)
+
     def _reset_bind(self) -> None:
         # Module.bind calls this to free what is bound.
         super()._reset_bind()
@@ -352,6 +358,7 @@ class SVRGModule(Module):
             return
         checks.kvstore(kvstore)
         checks.optimizer(optimizer)
+        internals.wait_for_kvstore(self)
         settings = {"default_optimizer": optimizer}
         if isinstance(optimizer, str):
             settings.update(dict(optimizer_params))

@@ -318,3 +318,39 @@ def test_modules_that_are_gone_leave_their_memory():
     code, out, err = run(sys.executable, "-W", "ignore", "-c", GROWTH)
     assert code == 0, err
     assert float(out) < 60
+
+
+FREED_STORES = """
+import ctypes
+import mxnet as mx
+from svrg_optimization import SVRGModule
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+output = mx.sym.FullyConnected(mx.sym.Variable('data'), num_hidden=3, name='fc')
+train = mx.io.NDArrayIter(mx.nd.ones((4, 3)), mx.nd.zeros(4), 4)
+large = mx.nd.ones((1500, 1500))
+for _ in range(6):
+    module = SVRGModule(mx.sym.SoftmaxOutput(output, name='softmax'), context=[mx.cpu(0), mx.cpu(1)])
+    module.bind(train.provide_data, train.provide_label)
+    module.init_params()
+    module.init_optimizer()
+    mx.nd.waitall()
+    # The thread of cpu(0) is busy, so that the module is gone before its gradients are there to be added up.
+    busy = mx.nd.dot(large, large)
+    train.reset()
+    module.forward_backward(next(train))
+    module.update()
+    del module
+    # What others might write where the store was: 0 where the store had the size of large arrays, and then more than 1.
+    for size in range(24, 520, 16):
+        for _ in range(300):
+            ctypes.memmove(libc.malloc(size), 33 * (8 * bytes([0]) + 8 * bytes([1])), size)
+    mx.nd.waitall()
+"""
+
+
+def test_stores_that_are_gone_have_added_up_the_gradients():
+    """In one process of six modules, which mxnet would end by SIGFPE."""
+    code, _, err = run(sys.executable, "-W", "ignore", "-c", FREED_STORES)
+    assert code == 0, err

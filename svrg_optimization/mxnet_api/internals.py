@@ -81,6 +81,20 @@ def kvstore(module: Any) -> Any:
     return module._kvstore
 
 
+def wait_for_kvstore(module: Any) -> None:
+    """Wait until the module's KVStore has added up the last gradients, and so may be freed.
+
+    mxnet 1.9.1 frees a store for several CPU devices at once. Sums that are still to be computed then read freed
+    memory, and may end the process by SIGFPE.
+    """
+    if module.optimizer_initialized and module._kvstore is not None:
+        group = module._exec_group
+        for on_devices in [*group.param_arrays, *group.grad_arrays]:
+            with contextlib.suppress(MXNetError):  # whoever reads this array learns that
+                if on_devices[0] is not None:
+                    on_devices[0].wait_to_read()
+
+
 def optimizer(module: Any) -> Any:
     """The optimizer that init_optimizer installed."""
     return module._optimizer
