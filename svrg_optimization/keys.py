@@ -7,10 +7,11 @@ import zlib
 from typing import Collection, Iterable, List, Sequence
 
 SUFFIX = "_full"
-# Keys that only a distributed job has: one through which workers tell each other numbers, and one on each server,
-# which answers if it runs our optimizer.
-EXCHANGE = "svrg_optimization:exchange"
-PROOF = "svrg_optimization:proof"
+# Keys that only a distributed job has begin with this: one through which workers tell each other numbers, and one on
+# each server, at which it answers.
+OURS = "svrg_optimization:"
+EXCHANGE = OURS + "exchange"
+PROOF = OURS + "proof"
 
 
 def full_gradient_key(parameter: str) -> str:
@@ -57,19 +58,34 @@ def proof_keys(servers: int) -> List[str]:
     return [PROOF + str(k) for k in range(servers)]
 
 
+def padding_keys(parameters: int, servers: int) -> List[str]:
+    """Keys without a use between so many parameters and their full gradients.
+
+    A parameter and its full gradient are on the same server if their numbers differ by a multiple of the number of
+    servers.
+
+    >>> padding_keys(4, 3)
+    ['svrg_optimization:padding0', 'svrg_optimization:padding1']
+    """
+    return [OURS + "padding{}".format(k) for k in range(-parameters % servers)]
+
+
 def server_keys(parameters: Sequence[str], servers: int) -> List[str]:
     """All keys of a distributed job in the order in which they are made: servers number them so, from 0.
 
     >>> server_keys(["weight"], 1)
     ['svrg_optimization:exchange', 'svrg_optimization:proof0', 'weight', 'weight_full']
     """
-    return [EXCHANGE, *proof_keys(servers), *parameters, *map(full_gradient_key, parameters)]
+    padding = padding_keys(len(parameters), servers)
+    return [EXCHANGE, *proof_keys(servers), *parameters, *padding, *map(full_gradient_key, parameters)]
 
 
-def proof(keys: Sequence[str], index: int) -> int:
+def proof(keys: Sequence[str], index: int, server_is_ours: bool) -> float:
     """What a server that knows its keys by these names answers under key number `index`; exact in float32.
 
-    >>> proof(["a", "b"], 0) != proof(["a", "b"], 1) != proof(["a", "c"], 1)
+    A server of ours, which does what workers ask for, answers another number than one of plain mxnet.
+
+    >>> proof(["a", "b"], 0, False) != proof(["a", "b"], 1, False) != proof(["a", "c"], 1, False)
     True
     """
-    return -(zlib.crc32("\n".join(keys).encode()) % (1 << 22)) - 2 - index
+    return -(zlib.crc32("\n".join(keys).encode()) % (1 << 22)) - 2 - index - server_is_ours / 2

@@ -85,6 +85,14 @@ def _run(store: Any, watch: _JobWatch) -> None:
     """Serve until the job is over."""
     from mxnet.kvstore.kvstore_server import KVStoreServer
 
+    # Only now: they need all of mxnet.
+    from .distributed.server_desk import REQUEST, Desk
+    from .mxnet_api import internals
+    from .svrg_optimizer import _SVRGOptimizer
+
+    desk = Desk(functools.partial(internals.updater_of_store, store), lambda: store.rank)
+    _SVRGOptimizer.assigned = staticmethod(desk.see)
+
     class Server(KVStoreServer):
         def _controller(self) -> Callable[..., None]:
             of_mxnet = super()._controller()
@@ -94,8 +102,12 @@ def _run(store: Any, watch: _JobWatch) -> None:
                 if body in of_ours:
                     of_ours[body]()
                     return
+                if body.startswith(REQUEST.encode()):
+                    desk.obey(body[len(REQUEST) :].decode())
+                    return
                 try:
                     of_mxnet(command, body, _)
+                    desk.look_at_optimizer()
                 except Exception:
                     # The workers find out that this server lacks the optimizer, and say so.
                     traceback.print_exc()

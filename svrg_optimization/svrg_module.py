@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import sys
 import time
 from functools import partial
@@ -365,7 +366,7 @@ class SVRGModule(Module):
         self._workers = workers.join(kvstore, self._job(), settings)
         settings.update(self._workers.optimizer_settings)
         super().init_optimizer(self._workers.store, REGISTERED_NAME, settings, force_init)
-        self._workers.start(internals.kvstore(self), internals.parameter_arrays(self))
+        self._workers.start(internals.kvstore(self), internals.parameter_arrays(self), self._users_optimizer())
         if self._workers.has_others:
             internals.take_weights_of_devices(self)
         internals.optimizer(self).prepared = PreparedSGD()
@@ -482,6 +483,7 @@ class SVRGModule(Module):
             self._notice_plain_training(least=_MANY_UPDATES)
         elif self._optimizer_draws:
             self._draws.advance()
+        self._workers.before_step()
         super().update()
         self._clock.step()
         self._snapshot.gradients_pending = False
@@ -705,19 +707,23 @@ class SVRGModule(Module):
     def save_optimizer_states(self, fname: str) -> None:
         """Save the optimizer's states, as ``Module.save_optimizer_states``.
 
-        RuntimeError if there is no optimizer, or if it runs on parameter servers, which don't give their states away:
-        set ``MXNET_UPDATE_ON_KVSTORE=0`` for all workers.
+        RuntimeError if there is no optimizer, or if it runs on plain mxnet's parameter servers, which don't give their
+        states away.
         """
-        self._workers.check_states_are_here()
-        super().save_optimizer_states(fname)
+        on_servers = self._workers.states_on_servers()
+        if on_servers is None:
+            super().save_optimizer_states(fname)
+            return
+        states = on_servers.fetch(self._users_optimizer(), internals.updated_parameters(self))
+        with open(fname, "wb") as file:
+            pickle.dump(states, file)
 
     def load_optimizer_states(self, fname: str) -> None:
         """Load the optimizer's states, as ``Module.load_optimizer_states``, saved with any devices and store.
 
-        RuntimeError as for saving them; FileNotFoundError if there is no such file; ValueError if it is damaged, or has
-        the states of another optimizer.
+        All workers of a job call this. RuntimeError as for saving them; FileNotFoundError if there is no such file;
+        ValueError if it is damaged, or has the states of another optimizer.
         """
-        self._workers.check_states_are_here()
         self._take_over(files.load_states(fname), fname, {})
 
     def save_checkpoint(
@@ -764,10 +770,14 @@ class SVRGModule(Module):
             "clock": self._clock.state(),
             "draws": self._draws.state(),
             "snapshot": self._snapshot.state(self._mod_aux),
-            "optimizer": self._position.state(internals.updated_parameters(self)),
+            "optimizer": self._position_of_optimizer(),
             "devices": internals.arrays_that_differ(self),
             "devices of the snapshot": internals.arrays_that_differ(self._mod_aux),
         }
+
+    def _position_of_optimizer(self) -> Dict[str, Any]:
+        parameters, on_servers = internals.updated_parameters(self), self._workers.states_on_servers()
+        return self._position.state(parameters) if on_servers is None else on_servers.position(parameters)
 
     @classmethod
     def load(cls, prefix: str, epoch: int, load_optimizer_states: bool = False, **kwargs: Any) -> "SVRGModule":
@@ -844,17 +854,18 @@ class SVRGModule(Module):
 
     def _restore_optimizer(self, saved: files.Checkpoint) -> None:
         position = saved.sections["optimizer"] if saved.sections else {}
-        if saved.states is not None:
-            self._workers.check_states_are_here()
-            self._take_over(saved.states, saved.paths.states, position)
-        if position:
-            self._position.restore(position, internals.updated_parameters(self))
+        self._take_over(saved.states or {}, saved.paths.states, position)
 
     def _take_over(self, states: Dict[Any, Any], path: str, position: Mapping[str, Any]) -> None:
-        begun_anew = optimizer_states.restore(
-            states, path, self._users_optimizer(), internals.updater_of_weights(self),
-            internals.updated_parameters(self), position,
-        )  # fmt: skip
+        parameters = internals.updated_parameters(self)
+        fitting, begun_anew = optimizer_states.fitting(states, path, self._users_optimizer(), parameters, position)
+        on_servers = self._workers.states_on_servers()
+        if on_servers is not None:
+            on_servers.give(fitting, position, parameters)
+        else:
+            optimizer_states.put(fitting, internals.updater_of_weights(self))
+            if position:
+                self._position.restore(position, parameters)
         if begun_anew:
             self.logger.info("The optimizer has other settings than in %s: its states of %s begin anew", path,
                              ", ".join(begun_anew))  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 from mxnet import optimizer as opt
 
-from .keys import EXCHANGE, PROOF, is_full_gradient_key, proof
+from .keys import OURS, PROOF, is_full_gradient_key, proof
 
 __all__ = ["_AssignmentOptimizer", "_SVRGOptimizer"]
 
@@ -64,7 +64,7 @@ def _find(name: str) -> type:
 
 
 # What belongs to the wrapper itself; every other attribute is the wrapped optimizer's.
-_OWN = ("default_opt", "aux_opt", "prepared", "_names", "_server_keys", "_routes")
+_OWN = ("default_opt", "aux_opt", "prepared", "server_keys", "_names", "_routes")
 
 
 @opt.register
@@ -104,6 +104,9 @@ class _SVRGOptimizer(opt.Optimizer):
     0.5
     """
 
+    # On servers of ours: what is told of each full gradient that is assigned: its key, the key's number, and the array.
+    assigned: Optional[Callable[[str, int, Any], None]] = None
+
     def __init__(
         self, default_optimizer: Union[str, opt.Optimizer], server_keys: Sequence[str] = (), **kwargs: Any
     ) -> None:
@@ -113,8 +116,8 @@ class _SVRGOptimizer(opt.Optimizer):
         self.prepared: Optional[Callable[..., None]] = None
         # Routing goes by the names that Module gave. An instance may know others, of a network it trained before.
         self._names = dict(kwargs.get("param_idx2name") or {})
-        self._server_keys = list(server_keys)
-        # What `_users` has found out, by key.
+        self.server_keys = list(server_keys)
+        # What `users_key` has found out, by key.
         self._routes: Dict[Any, Any] = {}
         if isinstance(default_optimizer, str):
             self.default_opt = _find(default_optimizer)(**kwargs)
@@ -189,7 +192,7 @@ class _SVRGOptimizer(opt.Optimizer):
         # An updater calls it in each update, and through the attributes above it takes longer.
         self.default_opt._set_current_context(device_id)
 
-    def _users(self, index: Union[int, str]) -> Any:
+    def users_key(self, index: Union[int, str]) -> Any:
         """The wrapped optimizer's name or number of a parameter; None for a key that holds anything else."""
         # A server asks for each parameter in each step, and the workers wait for it.
         if index not in self._routes:
@@ -197,25 +200,23 @@ class _SVRGOptimizer(opt.Optimizer):
         return self._routes[index]
 
     def _route(self, index: Union[int, str]) -> Any:
-        if not self._server_keys or isinstance(index, str):
+        if not self.server_keys or isinstance(index, str):
             key = index if isinstance(index, str) else self._names.get(index)
-            is_ours = key is not None and (
-                key.startswith((EXCHANGE, PROOF)) or is_full_gradient_key(key, self._names.values())
-            )
+            is_ours = key is not None and (key.startswith(OURS) or is_full_gradient_key(key, self._names.values()))
             return None if is_ours else index
-        name = self._server_keys[index]
-        if name.startswith((EXCHANGE, PROOF)) or is_full_gradient_key(name, self._server_keys):
+        name = self.server_keys[index]
+        if name.startswith(OURS) or is_full_gradient_key(name, self.server_keys):
             return None
-        return index - sum(other.startswith((EXCHANGE, PROOF)) for other in self._server_keys)
+        return index - sum(other.startswith(OURS) for other in self.server_keys[:index])
 
     def create_state(self, index: Union[int, str], weight: Any) -> Any:
         """The wrapped optimizer's state for a parameter, None for a full gradient."""
-        index = self._users(index)
+        index = self.users_key(index)
         return None if index is None else self.default_opt.create_state(index, weight)
 
     def create_state_multi_precision(self, index: Union[int, str], weight: Any) -> Any:
         """The wrapped optimizer's state for a parameter, with its float32 copy of a float16 weight."""
-        index = self._users(index)
+        index = self.users_key(index)
         return None if index is None else self.default_opt.create_state_multi_precision(index, weight)
 
     def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
@@ -246,12 +247,12 @@ class _SVRGOptimizer(opt.Optimizer):
     def _take_ours(self, index: Any, weight: Any, grad: Any, state: Any) -> Sequence[Any]:
         """Update what is no parameter; return the arguments that are left for the wrapped optimizer, () for none."""
         if not isinstance(index, (list, tuple)):
-            users = self._users(index)
+            users = self.users_key(index)
             if users is not None:
                 return users, weight, grad, state
             self._assign(index, weight, grad)
             return ()
-        users = [self._users(key) for key in index]
+        users = [self.users_key(key) for key in index]
         if None not in users:
             return users, weight, grad, state
         rest: List[Tuple[Any, Any, Any, Any]] = []
@@ -263,9 +264,15 @@ class _SVRGOptimizer(opt.Optimizer):
         return [list(column) for column in zip(*rest)]
 
     def _assign(self, index: Union[int, str], weight: Any, grad: Any) -> None:
-        if self._server_keys and isinstance(index, int) and self._server_keys[index].startswith(PROOF):
-            grad = grad * 0 + proof(self._server_keys, index)
+        if not (self.server_keys and isinstance(index, int)):
+            self.aux_opt.update(index, weight, grad, None)
+            return
+        key = self.server_keys[index]
+        if key.startswith(PROOF):
+            grad = grad * 0 + proof(self.server_keys, index, self.assigned is not None)
         self.aux_opt.update(index, weight, grad, None)
+        if self.assigned is not None:
+            self.assigned(key, index, weight)
 
 
 # mxnet.contrib.svrg_optimization registers a class of the same name: whichever was imported last owns it. Module

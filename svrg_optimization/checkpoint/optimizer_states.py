@@ -6,7 +6,7 @@ state belongs to a parameter, whatever the devices and the store.
 
 import copy
 import pickle
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import mxnet as mx
 
@@ -88,11 +88,11 @@ def by_parameter(values: Mapping[Any, Any], parameters: Sequence[Updated], devic
     return found
 
 
-def restore(
-    states: Mapping[Any, Any], source: str, optimizer: Any, updater: Any, parameters: Sequence[Updated],
+def fitting(
+    states: Mapping[Any, Any], source: str, optimizer: Any, parameters: Sequence[Updated],
     saved: Optional[Mapping[str, Any]] = None,
-) -> List[str]:  # fmt: skip
-    """Let an updater go on with states; return the parameters that begin with new ones, since the settings differ.
+) -> Tuple[Dict[Any, Any], List[str]]:  # fmt: skip
+    """States for each key of the `parameters`, and the parameters whose states are new, since the settings differ.
 
     `saved` is what `Position.state` said of the optimizer whose states they are, if that is known. ValueError, naming
     the `source`, if the states are those of another optimizer.
@@ -104,20 +104,25 @@ def restore(
         found = by_parameter(states, parameters, (saved or {}).get("devices", 0))
     except ValueError as error:
         raise ValueError("{}: {}".format(source, error)) from None
-    begun_anew = []
+    by_key, begun_anew = {}, []
     for each in parameters:
         of_parameter = found.get(each.name, [])
         for k, (key, weight) in enumerate(zip(each.keys, each.weights if of_parameter else [])):
             state = of_parameter[k] if len(of_parameter) == len(each.keys) else of_parameter[0]
-            new = optimizer.create_state_multi_precision(key, weight)
-            if _is_like(state, new):
-                new = _copy(state, weight.context)
+            by_key[key] = optimizer.create_state_multi_precision(key, weight)
+            if _is_like(state, by_key[key]):
+                by_key[key] = _copy(state, weight.context)
             elif known is None and state is not None:
                 raise ValueError(_OTHER.format(source, "another optimizer", type(optimizer).__name__))
             elif each.name not in begun_anew:
                 begun_anew.append(each.name)
-            updater.states[key], updater.states_synced[key] = new, True
-    return begun_anew
+    return by_key, begun_anew
+
+
+def put(states: Mapping[Any, Any], updater: Any) -> None:
+    """Let mxnet's updater go on with these states, by its keys."""
+    updater.states.update(states)
+    updater.states_synced.update(dict.fromkeys(states, True))
 
 
 def _is_like(state: Any, other: Any) -> bool:

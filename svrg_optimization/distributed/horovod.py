@@ -14,7 +14,7 @@ class Horovod(Workers):
         super().__init__(store, store.rank, store.num_workers, job.batch_size, job.logger)
         self._agree_on(job, optimizer, servers_update=False)
 
-    def start(self, store: Any, parameters: GradientsOnDevices) -> None:
+    def start(self, store: Any, parameters: GradientsOnDevices, optimizer: Any) -> None:
         """Write the first worker's weights into the `parameters`."""
         for name, arrays in parameters:
             self.store.broadcast(name, arrays[0], arrays)

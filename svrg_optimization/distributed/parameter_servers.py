@@ -16,7 +16,10 @@ from mxnet.base import MXNetError
 from .. import keys
 from ..mxnet_api import internals
 from ..mxnet_api.internals import GradientsOnDevices
-from . import exchange_of_numbers, liveness
+from ..svrg.estimator import OnDevices
+from ..svrg.full_gradient import zeros_for
+from . import exchange_of_numbers, liveness, notes
+from .states_on_servers import PLAIN_SERVERS, Settings, StatesOnServers
 from .workers import COMPRESSED, STALE, Job, Workers, make_keys
 
 
@@ -51,8 +54,9 @@ class ParameterServers(Workers):
 
     def _init_first_keys(self) -> None:
         exchange = mx.nd.zeros((self.number, exchange_of_numbers.WIDTH))
+        proof = mx.nd.zeros(notes.size(self._servers))
         try:
-            self.store.init([keys.EXCHANGE, *self._proofs], [exchange] + [mx.nd.zeros(self._servers)] * self._servers)
+            self.store.init([keys.EXCHANGE, *self._proofs], [exchange] + [proof] * self._servers)
         except MXNetError:
             raise RuntimeError(STALE) from None
 
@@ -71,17 +75,25 @@ class ParameterServers(Workers):
             "Start the job again from its checkpoint.",
         )  # fmt: skip
 
-    def start(self, store: Any, parameters: GradientsOnDevices) -> None:
+    def start(self, store: Any, parameters: GradientsOnDevices, optimizer: Any) -> None:
         """Write the first worker's weights, which the servers hold, into the `parameters`.
 
         Raises RuntimeError if a server doesn't answer as it should.
         """
+        for key in keys.padding_keys(len(parameters), self._servers):
+            self.store.init(key, mx.nd.zeros(1))
         make_keys(self.store, parameters)
         self._prove_servers()
+        self._settings, self._states = Settings(optimizer), StatesOnServers(self.store, self._proofs)
+        if self._servers_are_ours:
+            self._let_servers_see(parameters)
         if any(arrays[0].dtype == np.float64 for _, arrays in parameters):
             self._check_float64()
         for name, arrays in parameters:
             self.store.pull(name, out=arrays)
+        # From here on, servers may write other things where they have answered.
+        mx.nd.waitall()
+        internals.barrier(self.store)
 
     def _prove_servers(self) -> None:
         """Raise RuntimeError, on every worker, unless each server runs our optimizer with our keys.
@@ -89,25 +101,39 @@ class ParameterServers(Workers):
         mxnet swallows an exception on a server. So each worker pushes ones to the proof keys. Our optimizer answers
         with a number that depends on the names of all keys; a server without one, with the number of workers.
         """
-        answers = [mx.nd.ones(self._servers) for _ in self._proofs]
+        answers = [mx.nd.ones(notes.size(self._servers)) for _ in self._proofs]
         for key, answer in zip(self._proofs, answers):
             self.store.pushpull(key, answer, out=answer)
-        # The proofs' keys have the numbers from 1 on: 0 is the exchange.
-        for number, answer in enumerate((answer.asnumpy() for answer in answers), 1):
-            expected = keys.proof(self._server_keys, number) if self._servers_update else self.number
-            wrong = np.flatnonzero(answer != expected)
-            if not wrong.size:
+        whole = notes.is_whole(self._servers)
+        answered = notes.of_servers([answer.asnumpy() for answer in answers], 1, whole)
+        of_plain, of_ours = (self._expected(servers_are_ours, whole) for servers_are_ours in (False, True))
+        for server, answer in enumerate(answered):
+            if np.array_equal(answer, of_plain[server]) or np.array_equal(answer, of_ours[server]):
                 continue
-            # mxnet keeps a small array on one server, which it chooses by this rule. An array that is larger than
-            # MXNET_KVSTORE_BIGARRAY_BOUND is on all servers, with one element on each.
-            server = number * 9973 % self._servers if wrong.size == self._servers else int(wrong[0])
-            if self._servers_update and answer[wrong[0]] == self.number:
+            if self._servers_update and (answer == self.number).all():
                 raise RuntimeError(
                     "server {} doesn't run the optimizer that it was sent, so weights would become sums of gradients. "
                     "Its own output says why: install svrg_optimization, and whatever module defines the optimizer or "
                     "its lr_scheduler, where servers run".format(server)
                 )
             raise RuntimeError("server {}: {}".format(server, STALE))
+        self._servers_are_ours = self._servers_update and all(map(np.array_equal, answered, of_ours))
+
+    def _expected(self, servers_are_ours: bool, whole: bool) -> List[Any]:
+        """What each server should answer."""
+        # The proofs' keys have the numbers from 1 on: 0 is the exchange.
+        numbers = range(1, 1 + self._servers)
+        if self._servers_update:
+            of_keys = [keys.proof(self._server_keys, number, servers_are_ours) for number in numbers]
+        else:
+            of_keys = [self.number] * self._servers
+        return notes.of_servers([np.full(notes.size(self._servers), each) for each in of_keys], 1, whole)
+
+    def _let_servers_see(self, parameters: GradientsOnDevices) -> None:
+        """Let servers of ours see the full gradients, in the place of which they show and take states."""
+        zeros = zeros_for(parameters)[0]
+        self.store.push([keys.full_gradient_key(name) for name in zeros], list(zeros.values()))
+        mx.nd.waitall()
 
     def _check_float64(self) -> None:
         """Warn if the servers round float64 to float32."""
@@ -130,14 +156,37 @@ class ParameterServers(Workers):
                 raise ValueError(COMPRESSED.format(self.store.type)) from None
             raise
 
-    def check_states_are_here(self) -> None:
-        """Raise RuntimeError if the optimizer's states are on the servers."""
-        if self._servers_update:
-            raise RuntimeError(
-                "the optimizer runs on the parameter servers, and mxnet can't save or load its states there; set "
-                "MXNET_UPDATE_ON_KVSTORE=0 for all workers, which then run the optimizer themselves, with the same "
-                "result and the same traffic"
-            )
+    def sum(self, totals: OnDevices) -> None:
+        """Replace each device's array by the sum over devices and workers, in place."""
+        super().sum(totals)
+        if self._servers_are_ours:
+            # When all workers have their sums, the servers may show states in their place.
+            for on_device in totals:
+                for array in on_device.values():
+                    array.wait_to_read()
+            internals.barrier(self.store)
+
+    def before_step(self) -> None:
+        """Pass on what was set of the optimizer since the last step.
+
+        RuntimeError if the servers are plain mxnet's, which can't be told.
+        """
+        if not self._servers_update:
+            return
+        changes = self._settings.changes()
+        if any(changes):
+            if not self._servers_are_ours:
+                raise RuntimeError(PLAIN_SERVERS.format("don't take other settings while they run"))
+            if self.rank == 0:
+                self._states.set(changes)
+
+    def states_on_servers(self) -> Optional[StatesOnServers]:
+        """The optimizer's states, if servers hold them. RuntimeError if those are plain mxnet's."""
+        if not self._servers_update:
+            return None
+        if not self._servers_are_ours:
+            raise RuntimeError(PLAIN_SERVERS.format("don't give its states away, or take others"))
+        return self._states
 
     def leave(self) -> None:
         """End the job together with the other workers: the servers stop when all have left."""

@@ -16,6 +16,7 @@ from ..mxnet_api.internals import GradientsOnDevices
 from ..svrg.estimator import OnDevices
 from ..svrg.full_gradient import add_up_devices, zeros_for
 from . import exchange_of_numbers
+from .states_on_servers import StatesOnServers
 
 STALE = (
     "the KVStore has been used before: its servers don't give back what was sent. A job's store serves one module; "
@@ -69,11 +70,11 @@ class Workers(abc.ABC):
         self._fit_counts_steps = False
 
     @abc.abstractmethod
-    def start(self, store: Any, parameters: GradientsOnDevices) -> None:
+    def start(self, store: Any, parameters: GradientsOnDevices, optimizer: Any) -> None:
         """Prepare to `sum`, and write the first worker's weights into the `parameters`, which are on each device.
 
-        `store` is the KVStore that Module.init_optimizer has installed, if any. Raises RuntimeError or ValueError if
-        that can't be trained with.
+        `store` is the KVStore that Module.init_optimizer has installed, if any, and `optimizer` the user's. Raises
+        RuntimeError or ValueError if that can't be trained with.
         """
 
     def agree(self, settings: Mapping[str, Any]) -> None:
@@ -137,8 +138,12 @@ class Workers(abc.ABC):
         self._fit_counts_steps = True
         return min(counts)
 
-    def check_states_are_here(self) -> None:  # noqa: B027 - mostly they are
-        """Raise RuntimeError if the optimizer's states aren't in this process."""
+    def before_step(self) -> None:  # noqa: B027 - mostly there is nothing to do
+        """Prepare for an update of the weights."""
+
+    def states_on_servers(self) -> Optional[StatesOnServers]:
+        """The optimizer's states, if they aren't in this process. RuntimeError if they can't be had."""
+        return None
 
     def leave(self) -> None:  # noqa: B027 - mostly there is nothing to do
         """End the job together with the other workers."""
@@ -153,7 +158,7 @@ class Alone(Workers):
         super().__init__(store, 0, 1, 1, logging.getLogger(__name__))
         self._store_sums = False
 
-    def start(self, store: Any, parameters: GradientsOnDevices) -> None:
+    def start(self, store: Any, parameters: GradientsOnDevices, optimizer: Any) -> None:
         """Make the keys of the full gradients in the store, if any. Raise ValueError if it compresses gradients."""
         if store is None:
             return

@@ -138,6 +138,11 @@ def updater_of_weights(module: Any) -> Any:
     return module._kvstore._updater if module._update_on_kvstore else module._updater
 
 
+def updater_of_store(store: Any) -> Any:
+    """What a KVStore updates its arrays by, or None."""
+    return store._updater
+
+
 def next_rates(optimizer: Any, indices: Any) -> Tuple[List[float], List[float]]:
     """The learning rates and weight decays of the next update of these weights, which is counted."""
     optimizer._update_count(indices)
@@ -260,6 +265,7 @@ def arrays_that_differ(module: Any) -> Dict[str, Dict[str, Any]]:
     """
     if not module.binded:
         return {}
+    wait_for_auxiliary_states(module)
     group = module._exec_group
     found: Dict[str, Dict[str, Any]] = {str(k): {} for k in range(len(group.contexts))}
     names, arrays = [*group.param_names, *group.aux_names], [*group.param_arrays, *group.aux_arrays]

@@ -67,6 +67,9 @@ class Training:
         self.train = iterator(problem, shards_of(data, job["shards"])[rank], job["batch_size"], job["dtype"])
         name, params, _ = OPTIMIZERS.get(job["optimizer"], (job["optimizer"], {}, None))
         self.optimizer = dict(optimizer=name, optimizer_params=params() if callable(params) else params)
+        if job["halves"]:
+            self.optimizer = dict(optimizer="sgd", optimizer_params={"learning_rate": 0.5})
+        self.rate = 0.5
         self.module = self._module([mx.cpu(k) for k in range(job["devices"])])
 
     def _module(self, contexts):
@@ -110,8 +113,27 @@ class Training:
     def remember(self, epoch):
         """Keep the weights after a step."""
         self.steps.append({name: value.asnumpy() for name, value in self.module.get_params()[0].items()})
+        if self.job["halves"] and len(self.steps) % 3 == 0:
+            self.halve(len(self.steps) // 3)
         print(AFTER_STEP)
         self.reach("step", epoch)
+
+    def halve(self, time):
+        """Halve the learning rate, each time in another way."""
+        optimizer, self.rate = internals.optimizer(self.module), self.rate / 2
+        if time == 1:
+            optimizer.set_learning_rate(self.rate)
+        elif time == 2:
+            optimizer.default_opt.lr = self.rate
+        elif time == 3:
+            optimizer.lr_scheduler = mx.lr_scheduler.FactorScheduler(10**6, 0.5, base_lr=self.rate)
+        elif time == 4:
+            optimizer.lr_scheduler.base_lr = self.rate
+        elif time == 5:
+            optimizer.set_lr_mult(dict.fromkeys(self.module.get_params()[0], 0.5))
+        else:
+            optimizer.lr_scheduler = None
+            optimizer.lr = 2 * self.rate
 
     def checkpoint(self, epoch):
         """Save a checkpoint, if the job has them."""

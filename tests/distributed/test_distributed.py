@@ -266,13 +266,6 @@ def test_an_optimizer_that_fails_on_a_server_ends_the_job(tmp_path):
 # ---------------------------------------------------------------------------------------------------------- small parts
 
 
-def test_saving_states_that_are_on_the_servers_says_what_to_do(tmp_path):
-    with Running(settings(tmp_path, checkpoints=True)) as running:
-        codes = running.wait(but=["scheduler", "server 0"])
-        assert set(codes.values()) == {1}
-        assert "MXNET_UPDATE_ON_KVSTORE=0" in running.output("worker 0")
-
-
 def test_the_end_of_the_scheduler_is_seen_at_its_port():
     with socket.create_server(("127.0.0.1", 0)) as scheduler:
         environment = {"DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": str(scheduler.getsockname()[1])}
@@ -342,8 +335,9 @@ def test_counting_leaves_an_iterator_at_its_start():
 
 
 def test_servers_find_out_by_their_answers_whether_they_know_the_keys():
-    names = keys.server_keys(["w"], 2)
-    assert len({keys.proof(names, k) for k in range(3)} | {keys.proof(keys.server_keys(["v"], 2), 0)}) == 4
+    names, others = keys.server_keys(["w"], 2), keys.server_keys(["v"], 2)
+    proofs = [keys.proof(names, k, ours) for k in range(3) for ours in (False, True)]
+    assert len({*proofs, keys.proof(others, 0, False), keys.proof(others, 0, True)}) == 8
 
 
 def test_no_job_is_left_behind_in_this_process():
