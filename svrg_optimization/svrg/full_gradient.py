@@ -7,7 +7,7 @@ layers have ``normalization='batch'`` or ``'valid'``. `BatchGradient` is the one
 """
 
 import math
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 import mxnet as mx
 import numpy as np
