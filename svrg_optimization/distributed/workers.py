@@ -15,7 +15,7 @@ from ..mxnet_api import internals
 from ..mxnet_api.internals import GradientsOnDevices
 from ..svrg.estimator import OnDevices
 from ..svrg.full_gradient import add_up_devices, zeros_for
-from . import exchange_of_numbers
+from . import exchange_of_numbers, new_stores
 
 STALE = (
     "the KVStore has been used before: its servers don't give back what was sent. A job's store serves one module; "
@@ -27,6 +27,8 @@ COMPRESSED = (
 )
 # Compression replaces a number by 0 or by its threshold. Nobody chooses this threshold.
 _NO_THRESHOLD = 0.72360679
+
+new_stores.register()
 
 
 class Job(NamedTuple):

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import weakref
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
@@ -302,6 +303,23 @@ def is_silent(store: Any, node: int, seconds: int) -> bool:
     failed = _LIB.MXKVStoreGetNumDeadNode(store.handle, node, ctypes.byref(number), seconds)
     # It fails when the job is over: ps-lite has ended in this process, and knows no other process any more.
     return not failed and bool(number.value)
+
+
+def tell_operations(store: Any, begins: Callable[[], None]) -> bool:
+    """Call `begins` at the begin of each of the store's operations that wait for all workers; False if it is so."""
+    if "pushpull" in vars(store):
+        return False
+    for name in ("init", "push", "pushpull", "broadcast", "_barrier"):
+        setattr(store, name, _told(getattr(type(store), name), weakref.ref(store), begins))
+    return True
+
+
+def _told(method: Callable[..., Any], store: Any, begins: Callable[[], None]) -> Callable[..., Any]:
+    def operation(*args: Any, **kwargs: Any) -> Any:
+        begins()
+        return method(store(), *args, **kwargs)
+
+    return operation
 
 
 def barrier(store: Any) -> None:

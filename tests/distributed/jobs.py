@@ -18,6 +18,7 @@ import oracle
 from distributed_worker import PROBLEMS, shards_of
 from models import OPTIMIZERS, samples
 
+from svrg_optimization.distributed import new_stores, watch_client
 from svrg_optimization.launch import job_plan
 
 # The processes are forked from one that has imported mxnet, which takes longer than most of these jobs.
@@ -44,15 +45,18 @@ def _start_forking():
 def server():
     """A scheduler or a server, whose watch fails when the test wants it to."""
     from svrg_optimization import server
-    from svrg_optimization.distributed import liveness
+    from svrg_optimization.distributed.watch_client import WatchClient
+    from svrg_optimization.distributed.watch_service import WatchService
 
-    class Inspection(liveness.Inspection):
-        def __call__(self):
+    def failing(usual):
+        def method(self):
             if os.path.exists(os.environ["TEST_FAILS_IF"]):
                 raise ValueError("as the test wants")
-            return super().__call__()
+            usual(self)
 
-    liveness.Inspection = Inspection
+        return method
+
+    WatchService.each_second, WatchClient.tell = failing(WatchService.each_second), failing(WatchClient.tell)
     server.main()
 
 
@@ -78,7 +82,9 @@ def ignorant_server():
 
 
 def worker(job, rank):
-    """A worker."""
+    """A worker. It was forked with the package imported, so what that import does in a worker is to be done here."""
+    watch_client.join_as_worker()
+    new_stores.register()
     distributed_worker.main(job, rank)
 
 
@@ -128,6 +134,7 @@ def _environment(role, ports, number, workers, servers, extra):
         "DMLC_ROLE": role, "DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": str(ports),
         "DMLC_NUM_WORKER": str(workers), "DMLC_NUM_SERVER": str(servers),
         "DMLC_NODE_HOST": "127.0.0.1", "PORT": str(ports + number),
+        "SVRG_WATCH_PORT": str(ports + job_plan.number_of_ports(workers, servers) - 1),
         "PS_HEARTBEAT_INTERVAL": "1", "PS_HEARTBEAT_TIMEOUT": "60", **extra,
     }  # fmt: skip
 
@@ -144,7 +151,8 @@ class Running:
         functions = {"scheduler": (server,)}
         functions.update(("server {}".format(k), (function,)) for k, function in enumerate(servers))
         functions.update(("worker {}".format(k), (worker, job, k)) for k in range(len(job["shards"])))
-        ports, self.reserved = job_plan.reserve_ports(len(functions))
+        number_of_ports = job_plan.number_of_ports(len(job["shards"]), len(servers))
+        ports, self.reserved = job_plan.reserve_ports(number_of_ports)
         self.processes = {}
         for number, (name, (function, *arguments)) in enumerate(functions.items()):
             settings = _environment(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -195,7 +196,7 @@ def test_what_nohup_ignores_stays_ignored():
 
 # -------------------------------------------------------------------------------------------------------- environment
 
-NAMES = r"^(DMLC_|PS_|MXNET_|PORT=|OMP_|SECRET=|PYTHONUNBUFFERED=)"
+NAMES = r"^(SVRG_|DMLC_|PS_|MXNET_|PORT=|OMP_|SECRET=|PYTHONUNBUFFERED=)"
 
 
 def environments(*arguments, workers=2, **environment):
@@ -215,9 +216,10 @@ def test_the_environment_of_each_role():
     common = {
         "DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": "12000", "DMLC_NODE_HOST": "127.0.0.1",
         "DMLC_NUM_WORKER": "2", "DMLC_NUM_SERVER": "2", "PS_HEARTBEAT_INTERVAL": "1", "PS_HEARTBEAT_TIMEOUT": "5",
-        "PYTHONUNBUFFERED": "1",
+        "PYTHONUNBUFFERED": "1", "SVRG_WATCH_PORT": "12005",
     }  # fmt: skip
     threads = {"OMP_NUM_THREADS": str(job_plan.threads_of_a_worker(len(os.sched_getaffinity(0)), 2))}
+    assert {name: each.pop("SVRG_PROCESS") for name, each in found.items()} == {name: name for name in found}
     assert found == {
         "scheduler": {**common, "DMLC_ROLE": "scheduler", "PORT": "12000"},
         "server 0": {**common, "DMLC_ROLE": "server", "PORT": "12001"},
@@ -299,13 +301,17 @@ def test_dry_run_on_this_machine(tmp_path):
     common = (
         "env DMLC_NODE_HOST=127.0.0.1 DMLC_NUM_SERVER=1 DMLC_NUM_WORKER=1 DMLC_PS_ROOT_PORT=9000 "
         "DMLC_PS_ROOT_URI=127.0.0.1 DMLC_ROLE={} PORT={} PS_HEARTBEAT_INTERVAL=1 PS_HEARTBEAT_TIMEOUT=5 "
-        "PYTHONUNBUFFERED=1 'SECRET=a b' {}"
+        "PYTHONUNBUFFERED=1 'SECRET=a b' {} SVRG_WATCH_PORT=9003 {}"
     )
     server = sys.executable + " -m svrg_optimization.server"
     lines = []
     processes = ("scheduler", 9000, server), ("server 0", 9001, server), ("worker 0", 9002, "python train.py")
     for name, port, command in processes:
-        lines += ["# " + name, "cd {} && exec {}".format(tmp_path, common.format(name.split()[0], port, command))]
+        process = shlex.quote("SVRG_PROCESS=" + name)
+        lines += [
+            "# " + name,
+            "cd {} && exec {}".format(tmp_path, common.format(name.split()[0], port, process, command)),
+        ]
     assert (job.code, job.out, job.err) == (0, lines, [])
 
 
@@ -320,19 +326,20 @@ def test_dry_run_on_several_hosts(tmp_path):
     for name, line in zip(names, job.out[1::2]):
         host, address = ("me@b", "10.0.0.10") if name.endswith("me@b") else ("c", "10.0.0.9")
         port = 9000 + names.index(name)
+        process = shlex.quote("SVRG_PROCESS=" + name.partition(" on ")[0])
         command = "python train.py" if "worker" in name else sys.executable + " -m svrg_optimization.server"
         remote = (
             "cd {} && exec env DMLC_NODE_HOST={} DMLC_NUM_SERVER=2 DMLC_NUM_WORKER=3 DMLC_PS_ROOT_PORT=9000 "
             "DMLC_PS_ROOT_URI=10.0.0.10 DMLC_ROLE={} OMP_NUM_THREADS=2 PORT={} PS_HEARTBEAT_INTERVAL=1 "
-            "PS_HEARTBEAT_TIMEOUT=5 PYTHONUNBUFFERED=1 {}"
-        ).format(tmp_path, address, name.split()[0], port, command)
-        assert line == "ssh -p 22 {} '{}'".format(host, remote)
+            "PS_HEARTBEAT_TIMEOUT=5 PYTHONUNBUFFERED=1 {} SVRG_WATCH_PORT=9006 {}"
+        ).format(tmp_path, address, name.split()[0], port, process, command)
+        assert line == "ssh -p 22 {} {}".format(host, shlex.quote(remote))
 
 
 @pytest.mark.parametrize("text, message", [
     ("", "hosts names no host"),
     ("a address=10.0.0.1 cpus=4", "hosts, line 1: 'cpus=4' is neither slots=NUMBER nor address=ADDRESS"),
-    ("\na address=10.0.0.1 slots=0", "hosts, line 2: slots=0: must be at least 1"),
+    ("\na address=10.0.0.1 slots=0", "hosts, line 2: slots=0: must be a whole number, at least 1"),
     ("-oProxyCommand=x", "hosts, line 1: '-oProxyCommand=x' is no host"),
     ("host.invalid", "host.invalid: "),
     ("host.invalid", "; add address=ADDRESS"),
