@@ -3,6 +3,7 @@
 So a worker registers itself with mxnet for stores of these names.
 """
 
+import atexit
 import functools
 import os
 from typing import Any
@@ -41,7 +42,11 @@ def create(name: str) -> Any:
 
 
 def watch(store: Any) -> None:
-    """Tell those who watch this process its rank, and each operation of its store that waits for all workers."""
+    """Tell those who watch this process its rank, and each operation of its store that waits for all workers.
+
+    The store is held until the process ends. mxnet would else free it when the program's last frame has gone, and the
+    others would take that, in the middle of the job, for what they wait for themselves.
+    """
     name = "worker {}".format(store.rank)
     liveness.fail_fast(name)
     client = watch_client.of_process()
@@ -49,3 +54,13 @@ def watch(store: Any) -> None:
         client.rename(name)
     if client is not None and internals.tell_operations(store, client.count_operation):
         client.has_store()
+        atexit.register(_leave, store)
+
+
+def _leave(store: Any) -> None:
+    """At the end of a program that no module has joined the job for."""
+    if not internals.is_free(store):
+        watch_client.call(lambda client: client.leave())
+        mx.nd.waitall()
+        internals.free(store)
+        watch_client.call(lambda client: client.say_goodbye())

@@ -327,6 +327,11 @@ def barrier(store: Any) -> None:
     store._barrier()
 
 
+def is_free(store: Any) -> bool:
+    """Whether the store has been freed, by `free`."""
+    return store.handle is None
+
+
 def free(store: Any) -> None:
     """Leave the job, now: when Python itself frees the store, or whether, is uncertain."""
     handle, store.handle = store.handle, None

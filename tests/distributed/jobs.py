@@ -113,12 +113,12 @@ LIMIT, SOON = 240, 15
 # The settings of a job. `of_rank`: other settings for some workers; `hold`: where, and in which epoch, the first worker
 # stops until the test lets it go on; `used`: the store has a key before; `plain`: by a Module; `borrows`: with the
 # optimizer of another module; `begin_epoch`: which isn't the one that it should begin at; `compression`: the threshold
-# of the store's gradient compression.
+# of the store's gradient compression; `exits`: all workers end before they make a store.
 DEFAULTS = dict(
     problem="softmax", optimizer="momentum", shards=[8, 8], batch_size=4, epochs=3, update_freq=2, dtype="float32",
     devices=1, store="dist_sync", by_name=False, default_names=False, weights_by_rank=False, of_rank={}, resume=None,
     hold=None, checkpoints=False, used=False, by_hand=False, plain=False,
-    borrows=False, begin_epoch=None, compression=None,
+    borrows=False, begin_epoch=None, compression=None, exits=False,
 )  # fmt: skip
 
 
@@ -183,12 +183,12 @@ class Running:
         self.directory.cleanup()
 
     def harm(self, name, how):
-        """Send a process a signal, or let it raise an exception."""
+        """Send a process a signal, or let it do something: what `distributed_worker.hold` knows, or fail."""
         self.since = time.monotonic()
-        if how != "exception":
+        if isinstance(how, int):
             os.kill(self.processes[name].pid, how)
         elif name == self.held_name:
-            self.held.sendall(b"!")
+            self.held.sendall(how.encode())
         else:
             self._file(name + " fails").touch()
 
