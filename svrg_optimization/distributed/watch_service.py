@@ -22,7 +22,7 @@ GREETING = "svrg_optimization.watch"
 # After so many seconds there is a line about who hasn't come or hasn't said anything; strangers have to go.
 PATIENCE = 10
 
-_SECONDS_OF_FAREWELL = 3  # how long the scheduler waits for the others to hear who is dead
+_SECONDS_OF_FAREWELL = 1  # how long the scheduler waits for the others to hear who is dead
 _STRANGERS = 64  # so many connections more than there are processes
 
 

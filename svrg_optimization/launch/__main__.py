@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import sys
-from typing import List, Optional, Sequence
+from typing import Any, List, Optional, Sequence
 
 from . import job_plan, processes
 from .job_plan import Host, Task
@@ -76,8 +76,14 @@ def _command(text: str) -> List[str]:
     raise argparse.ArgumentTypeError("{!r} must be a command, as for a shell; for instance 'ssh -p 2222'".format(text))
 
 
+class _Parser(argparse.ArgumentParser):
+    def print_help(self, file: Any = None) -> None:
+        # argparse's own goes on in silence if it can't write.
+        (file or sys.stdout).write(self.format_help())
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=_PROGRAM, usage="%(prog)s -n WORKERS [-s SERVERS] [options] -- COMMAND ...",
         description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
@@ -138,10 +144,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
             sys.stderr.write("{}: error: there is no command {!r}\n".format(parser.prog, program))
             return NOT_FOUND
     threads = {task.environment.get("OMP_NUM_THREADS") for task in tasks} - {common.get("OMP_NUM_THREADS")}
-    processes.say("{}, {}; scheduler at {}:{}{}".format(
+    return processes.run(tasks, args.timeout, args.ssh, "{}, {}; scheduler at {}:{}{}".format(
         _count(args.workers, "worker"), _count(args.servers, "server"), hosts[0].address, port,
         "".join("; OMP_NUM_THREADS={} for the workers on this machine".format(each) for each in threads)))  # fmt: skip
-    return processes.run(tasks, args.timeout, args.ssh)
 
 
 def run() -> int:

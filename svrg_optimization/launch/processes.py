@@ -37,9 +37,9 @@ class _Stop(Exception):
 # ------------------------------------------------------------------------------------------------------------ output
 
 
-def say(message: str) -> None:
-    """Print a line of the launcher itself."""
-    _write(sys.stderr.buffer, "launch | {}\n".format(message).encode())
+def say(message: str, stream: Any = None) -> None:
+    """Print a line of the launcher itself; to standard error, unless `stream` is another."""
+    _write((stream or sys.stderr).buffer, "launch | {}\n".format(message).encode())
 
 
 def _write(stream: Any, text: bytes) -> None:
@@ -222,17 +222,18 @@ def _stop(timeout: float, number: int, _: Any) -> NoReturn:
     raise _Stop(128 + number, "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
 
 
-def run(tasks: Sequence[Task], timeout: float = 0, ssh: Sequence[str] = ()) -> int:
+def run(tasks: Sequence[Task], timeout: float, ssh: Sequence[str], announcement: str) -> int:
     """Run the processes of a job to their end, in the main thread; return the exit code.
 
     They end anyway `timeout` seconds after the last one has been started, unless that is 0. `ssh` is the command that
-    starts a command on another host.
+    starts a command on another host. The `announcement` is said first.
     """
     run_and_clean_up.adopt_orphans()
     processes = _Processes(ssh)
     message = ""
     try:
         _on_signals(functools.partial(_stop, timeout))
+        say(announcement)
         for task in tasks:
             processes.start(task)
         signal.setitimer(signal.ITIMER_REAL, timeout)
@@ -243,7 +244,11 @@ def run(tasks: Sequence[Task], timeout: float = 0, ssh: Sequence[str] = ()) -> i
     _on_signals(lambda *_: os._exit(code))
     signal.setitimer(signal.ITIMER_REAL, run_and_clean_up.GRACE + 9)
     if message:
-        with contextlib.suppress(_Stop):
-            say("{}; these are still running, and end: {}".format(message, processes.running_names()))
+        running = processes.running_names()
+        message += "; these are still running, and end: {}".format(running) if running else ""
+        # If one of the two streams can't be written, what is written to it goes nowhere from now on.
+        for stream in (sys.stderr, sys.stdout) if code == UNWRITABLE else (sys.stderr,):
+            with contextlib.suppress(_Stop):
+                say(message, stream)
     processes.end()
     return code

@@ -195,7 +195,7 @@ def test_a_distributed_store_needs_a_job(monkeypatch):
 
 SAVING = dict(epochs=4, checkpoints=True)
 # In other jobs of these tests nobody dies, however busy the machine is.
-FAST = {"PS_HEARTBEAT_TIMEOUT": "3"}
+FAST = {"PS_HEARTBEAT_TIMEOUT": "2"}
 PLACES = [
     ("before the store", None),
     ("loading data", None),

@@ -143,6 +143,32 @@ def test_a_server_that_fails_ends_all():
     assert job.last == "launch | server 0 ended with exit code 70; all end"
 
 
+def test_the_exit_code_is_that_of_the_cause(tmp_path):
+    # Worker 0 ends since it has heard that worker 1 is dead, and worker 1 ends a moment later.
+    os.mkfifo(tmp_path / "first")
+    script = "[ \"$SVRG_PROCESS\" = 'worker 0' ] && exec 3>first && exit 70; cat first; exit 3"
+    job = ended(*quick(WAITING), "-n", "2", "--", "sh", "-c", script, cwd=tmp_path)
+    assert (job.code, job.left) == (3, False)
+    assert job.last == "launch | worker 1 ended with exit code 3; all end"
+
+
+STOPS = "[ \"$SVRG_PROCESS\" = '{}' ] && kill -STOP $$; exec sleep 1000"
+
+
+@pytest.mark.parametrize("name", ["worker 1", "scheduler", "server 0"])
+def test_a_process_that_stands_still_ends_all(name):
+    script = STOPS.format(name)
+    job = ended(*quick(script), "-n", "2", "--", "sh", "-c", script, PS_HEARTBEAT_TIMEOUT="1")
+    assert (job.code, job.left) == (147, False)
+    assert job.last == "launch | {} was stopped, which counts as dead, by SIGSTOP; all end".format(name)
+
+
+def test_a_process_that_goes_on_soon_is_not_dead():
+    script = "(sleep 0.1; kill -CONT $$) & kill -STOP $$; sleep 1.5; exit 3"
+    job = ended(*quick(WAITING), "-n", "1", "--", "sh", "-c", script, PS_HEARTBEAT_TIMEOUT="1")
+    assert (job.code, job.left) == (3, False)
+
+
 def test_servers_that_do_not_end_after_the_workers_are_ended():
     job = ended(*quick(WAITING, leaving=0), "-n", "1", "--", "true")
     assert (job.code, job.left) == (0, False)
@@ -269,11 +295,44 @@ def test_a_single_worker_has_mxnets_number_of_threads():
     ("-n 2 -- no-such-command x", 127, "there is no command 'no-such-command'"),
     ("-n 2 --env NO_SUCH_NAME -- true", 2, "--env NO_SUCH_NAME: there is no such variable"),
     ("-n 2 -H no-such-file -- true", 2, "No such file or directory: 'no-such-file'"),
+    ("-n 2 -H / -- true", 2, "Is a directory: '/'"),
+    ("-n ² -- true", 2, "' must be a whole number, at least 1"),
+    ("-n 99999999999 -- true", 2, "there are no 100000000002 consecutive free ports"),
+    ("-n 2 --ssh  -- true", 2, "--ssh: '' must be a command, as for a shell; for instance 'ssh -p 2222'"),
+    ('-n 2 --ssh "a -- true', 2, """--ssh: '"a' must be a command, as for a shell"""),
+    ("-n 2 --ssh '' -- true", 2, '''--ssh: "''" must be a command, as for a shell'''),
+    ("-n 2 --timeout 1e18 -- true", 2, "--timeout: '1e18' must be a number of seconds, more than 0 and at most 100000"),
+    ("-n 2 --timeout nan -- true", 2, "--timeout: 'nan' must be a number of seconds"),
+    ("-n 2 --env =x -- true", 2, "--env '=x': there is no name; give --env NAME or --env NAME=VALUE"),
+    ("-n 2 --port 70000 -- true", 2, "--port 70000: the job needs 5 ports from there on, and the last possible one is"),
+    ("-n 2 --port 65532 -- true", 2, "the last possible one is 65535; give at most --port 65531"),
 ])  # fmt: skip
 def test_wrong_arguments(arguments, code, message):
-    job = ended(*LAUNCH, *arguments.split())
+    job = ended(*LAUNCH, *arguments.split(" "))
     assert (job.code, job.out, job.left) == (code, [], False)
     assert message in job.last
+
+
+def test_the_last_ports_there_are(tmp_path):
+    job = said(dict(cwd=tmp_path), "-n", "2", "--port", "65531")
+    assert job.code == 0 and "SVRG_WATCH_PORT=65535" in job.out[-1]
+
+
+CLOSED = "standard {} is closed; let it go somewhere, for instance to /dev/null"
+FULL = "the output can't be written: No space left on device; let it go elsewhere"
+PRINTS = "-n 1 -- sh -c 'echo x; exec sleep 1000'"
+
+
+@pytest.mark.parametrize("arguments, redirected, message", [
+    (PRINTS, ">&-", CLOSED.format("output")), (PRINTS, "2>&-", CLOSED.format("error")), (PRINTS, ">/dev/full", FULL),
+    (PRINTS, "2>/dev/full", FULL), ("-n 1 --dry-run -- true", ">/dev/full", FULL), ("--help", ">/dev/full", FULL),
+])  # fmt: skip
+def test_output_that_can_not_be_written(arguments, redirected, message):
+    line = "{} {} {}".format(" ".join(map(shlex.quote, LAUNCH)), arguments, redirected)
+    job = ended("sh", "-c", "exec " + line)
+    assert (job.code, job.left) == (2, False)
+    assert any(message in each for each in (job.out if redirected.startswith("2") else job.err)), job.err
+    assert not any("Traceback" in each or "ignored" in each for each in job.err)
 
 
 def test_a_command_that_is_no_program(tmp_path):
@@ -344,14 +403,27 @@ def test_dry_run_on_several_hosts(tmp_path):
     ("host.invalid", "host.invalid: "),
     ("host.invalid", "; add address=ADDRESS"),
     ("a address=10.0.0.1\nb address=10.0.0.1", "hosts: 10.0.0.1 is there twice"),
+    ("a address=10.0.0.1 slots=x", "hosts, line 1: slots=x: must be a whole number, at least 1"),
+    ("a address=10.0.0.1 slots=²", ": must be a whole number, at least 1"),
+    ("a address=10.0.0.1 slots=1 slots=2", "hosts, line 1: slots= is there twice; give it once"),
+    ("a address=10.0.0.1 slots", "hosts, line 1: 'slots' is neither slots=NUMBER nor address=ADDRESS"),
+    ("me@ address=10.0.0.1", "hosts, line 1: 'me@' is no host; begin the line with a name or an address"),
+    ("a..b", "hosts, line 1: 'a..b' can't be the name of a host"),
+    (b"\xff\xfe", "hosts is no text; write a line like 'node1 slots=2' for each host"),
+    ("# nobody\n", "hosts names no host; write a line like 'node1 slots=2' for each"),
     ("a address=10.0.0.1\nlocalhost", "hosts: 127.0.0.1 is an address that the other hosts can't reach"),
     ("a address=10.0.0.1 slots=1\nb address=10.0.0.2 slots=1", "3 workers, and the hosts have 2 slots in all"),
 ])  # fmt: skip
 def test_wrong_hostfiles(text, message, tmp_path):
-    (tmp_path / "hosts").write_text(text)
+    (tmp_path / "hosts").write_bytes(text if isinstance(text, bytes) else text.encode())
     job = said(dict(cwd=tmp_path), "-n", "3", "-H", "hosts")
     assert (job.code, job.out) == (2, [])
     assert message in job.last
+
+
+def test_the_mark_that_some_editors_begin_a_file_with_is_no_part_of_a_name(tmp_path):
+    (tmp_path / "hosts").write_text("\ufeffa address=10.0.0.1\n", encoding="utf-8")
+    assert said(dict(cwd=tmp_path), "-n", "1", "-H", "hosts").out[0] == "# scheduler on a"
 
 
 def test_workers_are_dealt_out_in_turn():
