@@ -3,9 +3,12 @@
 The public names are loaded when first used (PEP 562). A parameter server imports this package from
 inside ``import mxnet``, when ``mx.nd`` and ``mx.module`` do not exist yet; it needs the optimizers
 only, and gets them without touching the module.
+
+A worker of a distributed job is watched from here on.
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any, List
 
 if TYPE_CHECKING:
@@ -22,6 +25,11 @@ _HOME = {
     "_SVRGOptimizer": "svrg_optimizer",
     "_AssignmentOptimizer": "svrg_optimizer",
 }
+
+if os.environ.get("DMLC_ROLE") == "worker":
+    from .distributed import watch_client
+
+    watch_client.join_as_worker()
 
 
 def __getattr__(name: str) -> Any:

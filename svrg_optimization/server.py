@@ -11,11 +11,11 @@ import ctypes
 import functools
 import os
 import sys
-import threading
 import traceback
-from typing import Any, Callable, List
+from typing import Any, Callable, Mapping
 
-from .distributed import liveness
+from .distributed import liveness, watch_client
+from .distributed.watch_service import WatchService
 
 _M_PERTURB = -6
 _TUNABLE = "glibc.malloc.tcache_count=0"
@@ -42,49 +42,39 @@ def _make_store(role: str) -> Any:
     return mx.kv.create("dist_sync")
 
 
-class _JobWatch:
-    """Watches the other processes from the begin of the job to its end."""
+def _run(store: Any, commands: Mapping[str, Callable[[str], None]], then: Callable[[], None]) -> None:
+    """Serve until the job is over.
 
-    def __init__(self, store: Any, role: str) -> None:
-        # Only now: it needs all of mxnet.
-        from .mxnet_api import internals
-
-        self._store, self._role = store, role
-        self._is_silent = functools.partial(internals.is_silent, store)
-        self._watches: List[liveness.Watch] = []
-
-    def begin(self) -> None:
-        """The job has begun."""
-        allocate_zeros(False)
-        if not liveness.timeout(os.environ):
-            return
-        inspection = liveness.Inspection(self._is_silent, self._role, os.environ)
-        advice = "The job is over: start it again from its checkpoint."
-        if self._role == "scheduler":
-            # All processes but this one and the dead one.
-            others = int(os.environ["DMLC_NUM_WORKER"]) + int(os.environ["DMLC_NUM_SERVER"]) - 1
-            tell = functools.partial(liveness.say_at_port, liveness.address_of_scheduler(os.environ)[1], others)
-            self._watches.append(liveness.Watch(inspection, self._role, advice, tell))
-        else:
-            self._watches.append(liveness.Watch(inspection, "server {}".format(self._store.rank), advice))
-
-    def begin_when_ps_lite_has_started(self) -> None:
-        """For the scheduler, which no worker tells that the job has begun."""
-        while liveness.ask_scheduler(liveness.address_of_scheduler(os.environ)) is None:
-            threading.Event().wait(0.2)
-        self.begin()
-
-    def leave(self) -> None:
-        """The job is over."""
-        for watch in self._watches:
-            watch.stop()
-        liveness.end_unless_left()
-
-
-def _run(store: Any, watch: _JobWatch) -> None:
-    """Serve until the job is over."""
+    A command of the workers that begins with one of the texts of `commands` is for us: the function gets the rest. All
+    others are for mxnet, and `then` is called after them.
+    """
     from mxnet.kvstore.kvstore_server import KVStoreServer
 
+    class Server(KVStoreServer):
+        def _controller(self) -> Callable[..., None]:
+            of_mxnet = super()._controller()
+
+            def controller(command: int, body: bytes, _: Any) -> None:
+                for ours, obey in commands.items():
+                    if body.startswith(ours.encode()):
+                        obey(body[len(ours) :].decode())
+                        return
+                try:
+                    of_mxnet(command, body, _)
+                    then()
+                except Exception:
+                    # The workers find out that this server lacks the optimizer, and say so.
+                    traceback.print_exc()
+
+            return controller
+
+    Server(store).run()
+
+
+def _run_server() -> None:
+    allocate_zeros(True)
+    watch_client.join()
+    store = _make_store("server")
     # Only now: they need all of mxnet.
     from .distributed.server_desk import REQUEST, Desk
     from .mxnet_api import internals
@@ -93,28 +83,32 @@ def _run(store: Any, watch: _JobWatch) -> None:
     desk = Desk(functools.partial(internals.updater_of_store, store), lambda: store.rank)
     _SVRGOptimizer.assigned = staticmethod(desk.see)
 
-    class Server(KVStoreServer):
-        def _controller(self) -> Callable[..., None]:
-            of_mxnet = super()._controller()
-            of_ours = {liveness.BEGUN.encode(): watch.begin, liveness.OVER.encode(): watch.leave}
+    def begin(_: str) -> None:
+        allocate_zeros(False)
+        watch_client.call(lambda client: client.rename("server {}".format(store.rank)))
 
-            def controller(command: int, body: bytes, _: Any) -> None:
-                if body in of_ours:
-                    of_ours[body]()
-                    return
-                if body.startswith(REQUEST.encode()):
-                    desk.obey(body[len(REQUEST) :].decode())
-                    return
-                try:
-                    of_mxnet(command, body, _)
-                    desk.look_at_optimizer()
-                except Exception:
-                    # The workers find out that this server lacks the optimizer, and say so.
-                    traceback.print_exc()
+    def leave(_: str) -> None:
+        watch_client.call(lambda client: client.say_goodbye())
+        liveness.end_unless_left()
 
-            return controller
+    _run(store, {liveness.BEGUN: begin, liveness.OVER: leave, REQUEST: desk.obey}, desk.look_at_optimizer)
+    watch_client.call(lambda client: client.say_goodbye())
 
-    Server(store).run()
+
+def _run_scheduler() -> None:
+    try:
+        service = WatchService(os.environ)
+    except OSError as error:
+        sys.exit("the scheduler can't watch the job at {}:{}: {}; set SVRG_WATCH_PORT, for every process, to a port "
+                 "that is free on its host".format(*liveness.address_of_watch(os.environ), error.strerror))  # fmt: skip
+    service.start()
+    store = _make_store("scheduler")
+    # Only now: it needs all of mxnet.
+    from .mxnet_api import internals
+
+    service.inspect_by(liveness.Heartbeats(functools.partial(internals.is_silent, store), os.environ))
+    _run(store, {}, lambda: None)
+    service.stop()
 
 
 def _report_and_end(raised: Any) -> None:
@@ -129,15 +123,12 @@ def main() -> None:
         sys.exit("DMLC_ROLE={!r} must be 'server' or 'scheduler'; workers run the training program".format(role))
     for name, value in liveness.DEFAULTS.items():
         os.environ.setdefault(name, value)
-    if role == "server":
-        allocate_zeros(True)
-    store = _make_store(role)
-    watch = _JobWatch(store, role)
     # mxnet swallows what the optimizer raises, and goes on with weights that were not updated.
     sys.unraisablehook = _report_and_end
-    if role == "scheduler":
-        threading.Thread(target=watch.begin_when_ps_lite_has_started, daemon=True).start()
-    _run(store, watch)
+    if role == "server":
+        _run_server()
+    else:
+        _run_scheduler()
     liveness.has_left()
 
 

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "server": {"distributed", "svrg_optimizer", "mxnet_api"},
     "launch": {"distributed"},
     "svrg_module": {"keys", "notices", "svrg_optimizer", "checkpoint", "compute", "distributed", "svrg", "mxnet_api"},
-    "__init__": {"svrg_module", "svrg_optimizer", "mxnet_api"},
+    "__init__": {"svrg_module", "svrg_optimizer", "mxnet_api", "distributed"},
 }
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py"))
 

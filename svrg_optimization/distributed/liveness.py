@@ -1,25 +1,18 @@
-"""Ends a process when another process of its job has died. ps-lite itself would wait for ever.
+"""How a process of a job finds out that another one stands still, and how it ends.
 
-A death is noticed like this:
-
-- Every process sends heartbeats to the scheduler, and the scheduler answers them. ps-lite does that.
-- If a process has sent none for PS_HEARTBEAT_TIMEOUT seconds, the scheduler says at its port which one, and ends.
-- Workers and servers connect to that port every second. They end when the scheduler says who is dead, when nobody
-  listens at the port any more, and when the scheduler doesn't answer heartbeats.
-
-Imports nothing of mxnet.
+Every process sends heartbeats to the scheduler; ps-lite does that. If a process has sent none for PS_HEARTBEAT_TIMEOUT
+seconds, it is dead. Imports nothing of mxnet.
 """
 
 import contextlib
 import faulthandler
 import os
-import select
 import socket
 import sys
 import threading
 import time
 import traceback
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 # The exit code of a process that ends because another one has died.
 EXIT_CODE = 70
@@ -30,10 +23,7 @@ DEFAULTS = {"PS_HEARTBEAT_INTERVAL": "1", "PS_HEARTBEAT_TIMEOUT": "5"}
 BEGUN = "csys\nexit\n(S'start this server by python -m svrg_optimization.server, and it ends with its job'\ntR."
 OVER = "cmxnet.optimizer\nSGD\n(tR."
 
-_SCHEDULER = 1  # ps-lite's number of the scheduler
 _SECONDS_TO_LEAVE = 15  # how long a process may take to end after its job is over
-_SECONDS_OF_FAREWELL = 3  # how long the scheduler says who is dead, unless all others have heard it before
-_FAREWELL = b"svrg_optimization: "  # what the scheduler says begins with this; what ZeroMQ says begins with 0xff
 
 
 def timeout(environment: Mapping[str, str]) -> int:
@@ -59,51 +49,16 @@ def address_of_scheduler(environment: Mapping[str, str]) -> Tuple[str, int]:
     return environment["DMLC_PS_ROOT_URI"], int(environment["DMLC_PS_ROOT_PORT"])
 
 
-def ask_scheduler(address: Tuple[str, int]) -> Optional[str]:
-    """Who is dead, as the scheduler says; "" if the scheduler says nothing, and None if nobody listens there."""
-    try:
-        with socket.create_connection(address, timeout=1) as connection:
-            said = connection.recv(4096)
-    except ConnectionRefusedError:
-        return None
-    except OSError:
-        return ""
-    return said[len(_FAREWELL) :].decode() if said.startswith(_FAREWELL) else ""
+def address_of_watch(environment: Mapping[str, str]) -> Tuple[str, int]:
+    """Where the scheduler listens for those who are watched. Raises ValueError if the port is no number.
 
-
-def say_at_port(port: int, listeners: int, words: str) -> None:
-    """Say something to so many processes that connect to a port at which this process's ZeroMQ listens."""
-    listener = _take_listener_from_zeromq(port)
-    if listener is None:
-        return
-    deadline = time.monotonic() + _SECONDS_OF_FAREWELL
-    with listener:
-        while listeners and time.monotonic() < deadline:
-            listener.settimeout(max(0.01, deadline - time.monotonic()))
-            with contextlib.suppress(OSError), listener.accept()[0] as connection:
-                connection.sendall(_FAREWELL + words.encode())
-                listeners -= 1
-
-
-def _take_listener_from_zeromq(port: int) -> Optional[socket.socket]:
-    """The socket that listens at a port; None without Linux's /proc and epoll. ZeroMQ stops to accept connections."""
-    if not os.path.isdir("/proc/self/fd"):
-        return None
-    descriptors = list(map(int, os.listdir("/proc/self/fd")))
-    found = next((each for each in descriptors if _listens_at(each, port)), None)
-    if found is None:
-        return None
-    for each in descriptors:
-        with contextlib.suppress(OSError), select.epoll.fromfd(os.dup(each)) as events:
-            events.unregister(found)
-    return socket.socket(fileno=os.dup(found))
-
-
-def _listens_at(descriptor: int, port: int) -> bool:
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as each:
-        listens = each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        return bool(listens) and each.family in (socket.AF_INET, socket.AF_INET6) and each.getsockname()[1] == port
-    return False
+    >>> address_of_watch({'DMLC_PS_ROOT_URI': 'host0', 'DMLC_PS_ROOT_PORT': '9000'})
+    ('host0', 9001)
+    >>> address_of_watch({'DMLC_PS_ROOT_URI': 'host0', 'DMLC_PS_ROOT_PORT': '9000', 'SVRG_WATCH_PORT': '9009'})
+    ('host0', 9009)
+    """
+    host, port = address_of_scheduler(environment)
+    return host, int(environment.get("SVRG_WATCH_PORT") or port + 1)
 
 
 def names_of_nodes(workers: int, servers: int) -> Dict[int, str]:
@@ -117,32 +72,26 @@ def names_of_nodes(workers: int, servers: int) -> Dict[int, str]:
     return nodes
 
 
-class Inspection:
-    """A function that says who is dead, as a process with this role and environment sees it; "" if all live.
+class Heartbeats:
+    """A function that says, in the scheduler, whose heartbeats are missing; "" if nobody's are.
 
     `is_silent` says whether a process, by its number, has sent no heartbeat for so many seconds.
     """
 
-    def __init__(self, is_silent: Callable[[int, int], bool], role: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, is_silent: Callable[[int, int], bool], environment: Mapping[str, str]) -> None:
         self._is_silent, self._limit = is_silent, timeout(environment)
         # If this process stood still, or its clock was set, all others seem silent until their next heartbeats come.
         # So a process is dead only if it stays silent for longer than a heartbeat takes to come.
         self._patience = _seconds(environment, "PS_HEARTBEAT_INTERVAL") + 0.5
         self._silent_since: Dict[str, float] = {}
-        if role == "scheduler":
-            self._nodes = names_of_nodes(int(environment["DMLC_NUM_WORKER"]), int(environment["DMLC_NUM_SERVER"]))
-            self._scheduler = None
-        else:
-            self._nodes = {_SCHEDULER: "the scheduler"}
-            self._scheduler = address_of_scheduler(environment)
+        self._nodes = names_of_nodes(int(environment["DMLC_NUM_WORKER"]), int(environment["DMLC_NUM_SERVER"]))
+        self._scheduler, self._has_started = address_of_scheduler(environment), False
 
     def __call__(self) -> str:  # noqa: D102
-        if self._scheduler is not None:
-            said = ask_scheduler(self._scheduler)
-            if said is None:
-                return "the scheduler has ended"
-            if said:
-                return "the scheduler says: " + said
+        # ps-lite crashes if it is asked before it has been started. Then it listens.
+        if not self._limit or not (self._has_started or _listens(self._scheduler)):
+            return ""
+        self._has_started = True
         now = time.monotonic()
         since = self._silent_since
         self._silent_since = {name: since.get(name, now) for name in self._silent()}
@@ -153,49 +102,20 @@ class Inspection:
         return [name for node, name in self._nodes.items() if self._is_silent(node, self._limit)]
 
 
-class Watch:
-    """A thread that ends this process as soon as another process of the job is dead.
-
-    `inspect` says every second who is dead. The message at the end has the `name` of this process and an `advice` for
-    the user. Then `tell` is called with what `inspect` said.
-    """
-
-    def __init__(
-        self, inspect: Callable[[], str], name: str, advice: str, tell: Callable[[str], None] = lambda wrong: None
-    ) -> None:
-        self._inspect, self._name, self._advice, self._tell = inspect, name, advice, tell
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="svrg_optimization.watch", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stop watching."""
-        self._stopped.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopped.wait(1):
-            try:
-                wrong = self._inspect()
-            except Exception as error:
-                # Without a watch the process might wait for ever.
-                traceback.print_exc()
-                end("{} ends: its watch raised {!r}".format(self._name, error), 1)
-            if wrong:
-                _say("{}: {}. {}".format(self._name, wrong, self._advice))
-                try:
-                    self._tell(wrong)
-                finally:
-                    os._exit(EXIT_CODE)
+def _listens(address: Tuple[str, int]) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(address, timeout=1):
+        return True
+    return False
 
 
 def end(message: str, code: int) -> None:
     """End the process at once, without its threads, which may wait for a dead process."""
-    _say(message)
+    say(message)
     os._exit(code)
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
+    """Print a line to standard error, after what is still on its way to standard output."""
     # Nobody may read the output any more. Writing then fails, and the process must end all the same.
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
@@ -239,7 +159,7 @@ def has_left() -> None:
 
 def say_later(message: str, seconds: float = 10) -> threading.Timer:
     """Print a message in so many seconds, unless the timer that is returned is cancelled before."""
-    timer = threading.Timer(seconds, lambda: sys.stderr.write(message + "\n"))
+    timer = threading.Timer(seconds, say, [message])
     timer.daemon = True
     timer.start()
     return timer

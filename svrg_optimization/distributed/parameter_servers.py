@@ -5,7 +5,6 @@ then the parameters by Module.init_optimizer, then the full gradients in `Parame
 """
 
 import atexit
-import functools
 import os
 from typing import Any, List, Mapping, Optional, Sequence
 
@@ -18,9 +17,12 @@ from ..mxnet_api import internals
 from ..mxnet_api.internals import GradientsOnDevices
 from ..svrg.estimator import OnDevices
 from ..svrg.full_gradient import zeros_for
-from . import exchange_of_numbers, liveness, notes
+from . import exchange_of_numbers, liveness, new_stores, notes, watch_client
 from .states_on_servers import PLAIN_SERVERS, Settings, StatesOnServers
 from .workers import COMPRESSED, STALE, Job, Workers, make_keys
+
+# How long a worker that has come to the job waits for the scheduler's watch, which has listened for longer.
+_SECONDS_TO_CONNECT = 5
 
 
 class ParameterServers(Workers):
@@ -37,14 +39,16 @@ class ParameterServers(Workers):
         if ParameterServers.store_of_process is not None:
             raise RuntimeError(STALE)
         liveness.fail_fast()
-        store = create(kvstore) if isinstance(kvstore, str) else kvstore
+        store = mx.kv.create(kvstore) if isinstance(kvstore, str) else kvstore
         ParameterServers.store_of_process = store
+        new_stores.watch(store)
         super().__init__(store, store.rank, store.num_workers, job.batch_size, job.logger)
-        liveness.fail_fast("worker {}".format(self.rank))
         self._servers = int(os.environ["DMLC_NUM_SERVER"])
         self._proofs = keys.proof_keys(self._servers)
         self._init_first_keys()
-        self._watch = self._start_watch()
+        self._check_watch()
+        if self.rank == 0:
+            internals.send_to_servers(self.store, liveness.BEGUN)
         atexit.register(self.leave)
         self._server_keys = keys.server_keys([name for name, _, _ in job.parameters], self._servers)
         self._servers_update = job.servers_update(store)
@@ -60,20 +64,20 @@ class ParameterServers(Workers):
         except MXNetError:
             raise RuntimeError(STALE) from None
 
-    def _start_watch(self) -> Optional[liveness.Watch]:
-        if not liveness.timeout(os.environ):
+    def _check_watch(self) -> None:
+        """Warn if nobody notices that a process dies, or stands still."""
+        client = watch_client.of_process()
+        if client is None or not client.is_connected(_SECONDS_TO_CONNECT):
             self._logger.warning(
-                "PS_HEARTBEAT_INTERVAL and PS_HEARTBEAT_TIMEOUT aren't set: if a process of this job dies, the others "
-                "wait for ever. Start the job by svrg_optimization.launch, or set them to 1 and 5 for every process"
+                "nobody watches this job: if one of its processes dies, the others wait for ever. No scheduler of "
+                "svrg_optimization.launch or python -m svrg_optimization.server answers at %s:%d, SVRG_WATCH_PORT",
+                *liveness.address_of_watch(os.environ),
             )
-            return None
-        if self.rank == 0:
-            internals.send_to_servers(self.store, liveness.BEGUN)
-        is_silent = functools.partial(internals.is_silent, self.store)
-        return liveness.Watch(
-            liveness.Inspection(is_silent, "worker", os.environ), "worker {}".format(self.rank),
-            "Start the job again from its checkpoint.",
-        )  # fmt: skip
+        elif not liveness.timeout(os.environ):
+            self._logger.warning(
+                "PS_HEARTBEAT_INTERVAL and PS_HEARTBEAT_TIMEOUT aren't set: if a process of this job stands still, the "
+                "others wait for ever. Set them to 1 and 5 for every process"
+            )
 
     def start(self, store: Any, parameters: GradientsOnDevices, optimizer: Any) -> None:
         """Write the first worker's weights, which the servers hold, into the `parameters`.
@@ -191,31 +195,15 @@ class ParameterServers(Workers):
     def leave(self) -> None:
         """End the job together with the other workers: the servers stop when all have left."""
         atexit.unregister(self.leave)
+        watch_client.call(lambda client: client.leave())
         waiting = liveness.say_later("worker {}: done; waiting for the other workers".format(self.rank))
         # Pushes that are still queued would be lost, and the servers would wait for them.
         mx.nd.waitall()
         internals.barrier(self.store)
         waiting.cancel()
-        if self._watch is not None:
-            self._watch.stop()
-            if self.rank == 0:
-                internals.send_to_servers(self.store, liveness.OVER)
+        if self.rank == 0:
+            internals.send_to_servers(self.store, liveness.OVER)
+        watch_client.call(lambda client: client.say_goodbye())
         liveness.end_unless_left()
         internals.free(self.store)
         liveness.has_left()
-
-
-def create(name: str) -> Any:
-    """Make the store of this process. After 10 seconds of waiting, print for what."""
-    for variable, value in liveness.DEFAULTS.items():
-        os.environ.setdefault(variable, value)
-    waiting = liveness.say_later(
-        "waiting for the scheduler at {}:{}, and for {DMLC_NUM_WORKER} workers and {DMLC_NUM_SERVER} servers to come "
-        "to it. If this program has made a distributed store itself, it waits for ever: keep that store, and pass the "
-        "store itself, kvstore=store, instead of kvstore={!r}".format(
-            *liveness.address_of_scheduler(os.environ), name, **os.environ
-        )
-    )
-    store = mx.kv.create(name)
-    waiting.cancel()
-    return store

@@ -15,7 +15,7 @@ from ..mxnet_api import internals
 from ..mxnet_api.internals import GradientsOnDevices
 from ..svrg.estimator import OnDevices
 from ..svrg.full_gradient import add_up_devices, zeros_for
-from . import exchange_of_numbers
+from . import exchange_of_numbers, new_stores
 from .states_on_servers import StatesOnServers
 
 STALE = (
@@ -28,6 +28,8 @@ COMPRESSED = (
 )
 # Compression replaces a number by 0 or by its threshold. Nobody chooses this threshold.
 _NO_THRESHOLD = 0.72360679
+
+new_stores.register()
 
 
 class Job(NamedTuple):

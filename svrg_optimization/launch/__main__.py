@@ -6,13 +6,17 @@ import os
 import shlex
 import shutil
 import sys
-from typing import Optional, Sequence
+from typing import Any, List, Optional, Sequence
 
 from . import job_plan, processes
 from .job_plan import Host, Task
 
+_PROGRAM = "python -m svrg_optimization.launch"
+WRONG = 2  # the exit code for wrong arguments
 NOT_FOUND = 127  # the exit code of a shell if there is no such command
 SSH = "ssh -o BatchMode=yes -o ServerAliveInterval=5"
+
+_LONGEST_TIMEOUT = 1e9  # 31 years; timers of systems have a limit
 
 _DESCRIPTION = """\
 Start a distributed training job: a scheduler, servers and workers, on this machine or, with -H, on several.
@@ -44,27 +48,43 @@ environment: all processes get DMLC_*, PS_*, MXNET_* and OMP_NUM_THREADS as they
 Processes on this machine get all the rest too. Without OMP_NUM_THREADS, several workers on this machine share half of
 its cores. Each gets its port in PORT.
 
-exit codes: 0; that of the process that failed first, 128 + N if signal N ended it; 124 after --timeout; 130 after
-Ctrl-C; 2 for wrong arguments; 127 if there is no such command.
+exit codes: 0; that of the process that failed first (70 only if no other failed: a process ends with 70 because
+another one has died), 128 + N if signal N ended it; 124 after --timeout; 130 after
+Ctrl-C; 2 for wrong arguments and for an output that can't be written; 127 if there is no such command.
 """
 
 
 def _positive(text: str) -> int:
-    if not (text.isdigit() and int(text)):
+    if not job_plan.is_positive(text):
         raise argparse.ArgumentTypeError("{!r} must be a whole number, at least 1".format(text))
     return int(text)
 
 
 def _seconds(text: str) -> float:
     with contextlib.suppress(ValueError):
-        if 0 < float(text) < float("inf"):
+        if 0 < float(text) <= _LONGEST_TIMEOUT:
             return float(text)
-    raise argparse.ArgumentTypeError("{!r} must be a number of seconds, more than 0".format(text))
+    raise argparse.ArgumentTypeError("{!r} must be a number of seconds, more than 0 and at most {:.0f}; without "
+                                     "--timeout there is no limit".format(text, _LONGEST_TIMEOUT))  # fmt: skip
+
+
+def _command(text: str) -> List[str]:
+    with contextlib.suppress(ValueError):
+        words = shlex.split(text)
+        if words and words[0]:
+            return words
+    raise argparse.ArgumentTypeError("{!r} must be a command, as for a shell; for instance 'ssh -p 2222'".format(text))
+
+
+class _Parser(argparse.ArgumentParser):
+    def print_help(self, file: Any = None) -> None:
+        # argparse's own goes on in silence if it can't write.
+        (file or sys.stdout).write(self.format_help())
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m svrg_optimization.launch", usage="%(prog)s -n WORKERS [-s SERVERS] [options] -- COMMAND ...",
+    parser = _Parser(
+        prog=_PROGRAM, usage="%(prog)s -n WORKERS [-s SERVERS] [options] -- COMMAND ...",
         description=_DESCRIPTION, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add = parser.add_argument
@@ -74,9 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--timeout", type=_seconds, default=0, metavar="SECONDS", help="end everything after this time, with code 124")
     add("--env", action="append", default=[], metavar="NAME[=VALUE]",
         help="a further variable for all processes; may be repeated")  # fmt: skip
-    add("--port", type=_positive, help="the scheduler's port; the others have those that follow "
+    add("--port", type=_positive, help="the scheduler's port; the others and the watch have those that follow "
         "(default: free ones of this machine)")  # fmt: skip
-    add("--ssh", default=SSH, metavar="COMMAND", help="how to reach another host (default: %(default)s)")
+    add("--ssh", type=_command, default=SSH, metavar="COMMAND", help="how to reach another host (default: %(default)s)")
     add("--dry-run", action="store_true", help="print the commands and start nothing")
     add("command", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="the training program and its arguments")
     return parser
@@ -105,29 +125,64 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
         parser.error("no command for the workers; for instance: -n 2 -- python train.py")
-    ssh = shlex.split(args.ssh)
     try:
         hosts = job_plan.read_hosts(args.hostfile) if args.hostfile else [Host("", "127.0.0.1")]
         common = job_plan.settings(os.environ, args.env)
-        number = 1 + args.servers + args.workers
+        number = job_plan.number_of_ports(args.workers, args.servers)
+        if args.port:
+            job_plan.check_ports(args.port, number)
         port, _held = (args.port, []) if args.port else job_plan.reserve_ports(number)
         tasks = job_plan.plan(command, args.workers, args.servers, hosts, port, common, _cores())
     except (OSError, ValueError) as error:
         parser.error(str(error))
     if args.dry_run:
-        _print_plan(tasks, ssh)
+        _print_plan(tasks, args.ssh)
         return 0
     for task in tasks:
-        program = ssh[0] if task.host.name else task.command[0]
+        program = args.ssh[0] if task.host.name else task.command[0]
         if shutil.which(program) is None:
             sys.stderr.write("{}: error: there is no command {!r}\n".format(parser.prog, program))
             return NOT_FOUND
     threads = {task.environment.get("OMP_NUM_THREADS") for task in tasks} - {common.get("OMP_NUM_THREADS")}
-    processes.say("{}, {}; scheduler at {}:{}{}".format(
+    return processes.run(tasks, args.timeout, args.ssh, "{}, {}; scheduler at {}:{}{}".format(
         _count(args.workers, "worker"), _count(args.servers, "server"), hosts[0].address, port,
         "".join("; OMP_NUM_THREADS={} for the workers on this machine".format(each) for each in threads)))  # fmt: skip
-    return processes.run(tasks, args.timeout, ssh)
+
+
+def run() -> int:
+    """Run the command line of this process, whose output may be closed or full; return the exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            return _refuse("{} is closed; let it go somewhere, for instance to /dev/null".format(_NAMES[name]))
+    try:
+        try:
+            code = main()
+        except SystemExit as end:
+            # argparse's, for --help and wrong arguments.
+            code = int(end.code or 0)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError as error:
+        return _refuse("the output can't be written: {}; let it go elsewhere".format(error.strerror))
+    return code
+
+
+_NAMES = {"stdout": "standard output", "stderr": "standard error"}
+
+
+def _refuse(message: str) -> int:
+    """Say what is wrong with the output, where that is possible."""
+    line = "{}: error: {}\n".format(_PROGRAM, message)
+    for stream in (sys.stderr, sys.stdout):
+        with contextlib.suppress(AttributeError, OSError):
+            stream.write(line)
+            stream.flush()
+            break
+    # Python would try once more to write what couldn't be written, and end with a code of its own.
+    for stream in filter(None, (sys.stderr, sys.stdout)):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return WRONG
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

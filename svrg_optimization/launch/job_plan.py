@@ -15,6 +15,7 @@ SERVER = [sys.executable, "-m", "svrg_optimization.server"]
 PASSED_ON = ("DMLC_", "PS_", "MXNET_")
 # Systems take the ports of outgoing connections from those above.
 _PORTS = range(10000, 32768)
+_LAST_PORT = 65535
 
 
 class Host(NamedTuple):
@@ -40,6 +41,15 @@ class Task(NamedTuple):
         return "cd {} && exec {}".format(shlex.quote(directory), " ".join(map(shlex.quote, words)))
 
 
+def is_positive(text: str) -> bool:
+    """Whether a text is a whole number, at least 1.
+
+    >>> [is_positive(text) for text in ('12', '0', '-1', '1.5', '\u00b2')]
+    [True, False, False, False, False]
+    """
+    return text.isascii() and text.isdigit() and int(text) > 0
+
+
 # ------------------------------------------------------------------------------------------------------------- hosts
 
 
@@ -50,30 +60,40 @@ def read_hosts(path: str) -> List[Host]:
     can't reach.
     """
     hosts: List[Host] = []
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            words = line.partition("#")[0].split()
-            if words:
-                try:
-                    hosts.append(_host(words[0], words[1:]))
-                except ValueError as error:
-                    raise ValueError("{}, line {}: {}".format(path, number, error)) from None
+    for number, line in enumerate(_lines(path), 1):
+        words = line.partition("#")[0].split()
+        if words:
+            try:
+                hosts.append(_host(words[0], words[1:]))
+            except ValueError as error:
+                raise ValueError("{}, line {}: {}".format(path, number, error)) from None
     _check(path, hosts)
     return hosts
 
 
+def _lines(path: str) -> List[str]:
+    try:
+        # Some editors begin a file with a mark that this leaves out.
+        with open(path, encoding="utf-8-sig") as file:
+            return file.readlines()
+    except UnicodeDecodeError:
+        raise ValueError("{} is no text; write a line like 'node1 slots=2' for each host".format(path)) from None
+
+
 def _host(name: str, settings: Sequence[str]) -> Host:
-    if name.startswith("-"):
-        raise ValueError("{!r} is no host".format(name))
-    given = {}
+    if name.startswith("-") or not name.rpartition("@")[2]:
+        raise ValueError("{!r} is no host; begin the line with a name or an address".format(name))
+    given: Dict[str, str] = {}
     for setting in settings:
         key, _, value = setting.partition("=")
         if key not in ("slots", "address") or not value:
             raise ValueError("{!r} is neither slots=NUMBER nor address=ADDRESS".format(setting))
+        if key in given:
+            raise ValueError("{}= is there twice; give it once".format(key))
         given[key] = value
     slots = given.get("slots")
-    if slots is not None and not (slots.isdigit() and int(slots)):
-        raise ValueError("slots={}: must be at least 1".format(slots))
+    if slots is not None and not is_positive(slots):
+        raise ValueError("slots={}: must be a whole number, at least 1".format(slots))
     address = _address(given.get("address", name.rpartition("@")[2]))
     return Host("" if _is_here(address) else name, address, None if slots is None else int(slots))
 
@@ -83,6 +103,8 @@ def _address(name: str) -> str:
         found = socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)
     except OSError as error:
         raise ValueError("{}: {}; add address=ADDRESS".format(name, error.strerror)) from None
+    except ValueError:
+        raise ValueError("{!r} can't be the name of a host".format(name)) from None
     return str(found[0][4][0])
 
 
@@ -97,11 +119,12 @@ def _is_here(address: str) -> bool:
 
 def _check(path: str, hosts: Sequence[Host]) -> None:
     if not hosts:
-        raise ValueError("{} names no host".format(path))
+        raise ValueError("{} names no host; write a line like 'node1 slots=2' for each".format(path))
     addresses = [host.address for host in hosts]
     for address in addresses:
         if addresses.count(address) > 1:
-            raise ValueError("{}: {} is there twice".format(path, address))
+            raise ValueError("{}: {} is there twice; give each host one line, with slots=NUMBER for several workers"
+                             .format(path, address))  # fmt: skip
         if len(hosts) > 1 and address.startswith("127."):
             raise ValueError("{}: {} is an address that the other hosts can't reach; add address=ADDRESS to its line"
                              .format(path, address))  # fmt: skip
@@ -113,7 +136,8 @@ def deal(count: int, hosts: Sequence[Host]) -> List[Host]:
     while len(dealt) < count:
         free = [host for host in hosts if host.slots is None or dealt.count(host) < host.slots]
         if not free:
-            raise ValueError("{} workers, and the hosts have {} slots in all".format(count, len(dealt)))
+            raise ValueError("{} workers, and the hosts have {} slots in all; add slots or hosts, or take fewer workers"
+                             .format(count, len(dealt)))  # fmt: skip
         dealt += free[: count - len(dealt)]
     return dealt
 
@@ -136,7 +160,7 @@ def reserve_ports(count: int) -> Tuple[int, List[socket.socket]]:
     On Linux no other launcher takes the ports meanwhile, and the processes of the job can listen there. On other
     systems they couldn't, so there the ports are free but not reserved.
     """
-    for first in random.SystemRandom().sample(_PORTS, 1000):
+    for first in random.SystemRandom().sample(_PORTS, 1000) if count <= len(_PORTS) else ():
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             held = [stack.enter_context(socket.socket()) for _ in range(count)]
             for port, holder in enumerate(held, first):
@@ -147,7 +171,24 @@ def reserve_ports(count: int) -> Tuple[int, List[socket.socket]]:
             if sys.platform == "linux":
                 stack.pop_all()
             return first, held
-    raise ValueError("no {} consecutive free ports among {} to {}; give --port".format(count, _PORTS[0], _PORTS[-1]))
+    raise ValueError("there are no {} consecutive free ports among {} to {}, one for each process; give --port, or "
+                     "start fewer processes".format(count, _PORTS[0], _PORTS[-1]))  # fmt: skip
+
+
+def number_of_ports(workers: int, servers: int) -> int:
+    """How many consecutive ports a job needs: one for each process, and that of the watch.
+
+    >>> number_of_ports(2, 1)
+    5
+    """
+    return 1 + servers + workers + 1
+
+
+def check_ports(first: int, count: int) -> None:
+    """Raise ValueError if there aren't so many ports from this one on."""
+    if first + count - 1 > _LAST_PORT:
+        raise ValueError("--port {}: the job needs {} ports from there on, and the last possible one is {}; give at "
+                         "most --port {}".format(first, count, _LAST_PORT, _LAST_PORT - count + 1))  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------------- processes
@@ -173,6 +214,8 @@ def settings(environment: Mapping[str, str], extra: Sequence[str] = ()) -> Dict[
         passed["OMP_NUM_THREADS"] = environment["OMP_NUM_THREADS"]
     for each in extra:
         name, given, value = each.partition("=")
+        if not name:
+            raise ValueError("--env {!r}: there is no name; give --env NAME or --env NAME=VALUE".format(each))
         if not given and name not in environment:
             raise ValueError("--env {}: there is no such variable; set it, or give --env {}=VALUE".format(name, name))
         passed[name] = value if given else environment[name]
@@ -187,18 +230,22 @@ def plan(
     """The processes of a job: scheduler, servers and workers.
 
     The workers run the `command`. The scheduler is on the first of the `hosts`, and has the `port`; the others have the
-    ports that follow. `common` is from `settings`. Several workers of this machine share its `cores`, unless that is 0
-    or OMP_NUM_THREADS is set.
+    ports that follow, and the watch the one after these. `common` is from `settings`. Several workers of this machine
+    share its `cores`, unless that is 0 or OMP_NUM_THREADS is set.
     """
     shared = {
         **common, "DMLC_PS_ROOT_URI": hosts[0].address, "DMLC_PS_ROOT_PORT": str(port),
         "DMLC_NUM_WORKER": str(workers), "DMLC_NUM_SERVER": str(servers),
+        "SVRG_WATCH_PORT": str(port + number_of_ports(workers, servers) - 1),
     }  # fmt: skip
     tasks: List[Task] = []
 
     def add(name: str, host: Host, command: Sequence[str], **own: str) -> None:
         # ps-lite listens at PORT, and numbers processes by host and port: so worker 0 here is worker 0 there.
-        own = {"DMLC_ROLE": name.split()[0], "DMLC_NODE_HOST": host.address, "PORT": str(port + len(tasks)), **own}
+        own = {
+            "DMLC_ROLE": name.split()[0], "SVRG_PROCESS": name, "DMLC_NODE_HOST": host.address,
+            "PORT": str(port + len(tasks)), **own,
+        }  # fmt: skip
         tasks.append(Task(name, host, list(command), {**shared, **own}))
 
     add("scheduler", hosts[0], SERVER)

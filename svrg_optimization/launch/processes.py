@@ -11,13 +11,18 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence
 
+from ..distributed import liveness
 from . import run_and_clean_up
 from .job_plan import Task
 
 # Seconds that scheduler and servers have to end after the workers. It is more than they take by themselves.
 LEAVING = 20
+UNWRITABLE = 2  # the exit code if the launcher can't write
 TIMED_OUT = 124  # the exit code of the command `timeout`
-_CLEAN_UP = [sys.executable, "-m", "svrg_optimization.launch.run_and_clean_up"]
+# As a file: as a module it would import the package, and a worker's environment makes a worker of whoever does so.
+_CLEAN_UP = [sys.executable, run_and_clean_up.__file__]
+# Seconds from the first process that ends because another one has died, until that other one has to have ended.
+_SECONDS_TO_FAIL = 3
 _LONGEST_LINE = 1 << 20
 
 
@@ -32,9 +37,9 @@ class _Stop(Exception):
 # ------------------------------------------------------------------------------------------------------------ output
 
 
-def say(message: str) -> None:
-    """Print a line of the launcher itself."""
-    _write(sys.stderr.buffer, "launch | {}\n".format(message).encode())
+def say(message: str, stream: Any = None) -> None:
+    """Print a line of the launcher itself; to standard error, unless `stream` is another."""
+    _write((stream or sys.stderr).buffer, "launch | {}\n".format(message).encode())
 
 
 def _write(stream: Any, text: bytes) -> None:
@@ -43,8 +48,16 @@ def _write(stream: Any, text: bytes) -> None:
         stream.flush()
     except BrokenPipeError:
         # Nobody reads any more, for instance after `| head`. What is still to come goes to /dev/null.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        _to_nowhere(stream)
         raise _Stop(128 + signal.SIGPIPE, "") from None
+    except OSError as error:
+        _to_nowhere(stream)
+        message = "the output can't be written: {}; let it go elsewhere".format(error.strerror)
+        raise _Stop(UNWRITABLE, message) from None
+
+
+def _to_nowhere(stream: Any) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Lines:
@@ -101,7 +114,9 @@ class _Process:
         if self.task.host.name and code == 255:
             return "{}: ssh failed".format(self.name)
         with contextlib.suppress(ValueError):
-            return "{} was ended by {}".format(self.name, signal.Signals(code - 128).name)
+            number = signal.Signals(code - 128)
+            how = "was stopped, which counts as dead, by" if number in run_and_clean_up.STOPS else "was ended by"
+            return "{} {} {}".format(self.name, how, number.name)
         return "{} ended with exit code {}".format(self.name, code)
 
 
@@ -112,6 +127,7 @@ class _Processes:
         self._ssh = ssh
         self._processes: List[_Process] = []
         self._outputs = selectors.DefaultSelector()
+        self._first_failure: Optional[float] = None
 
     def start(self, task: Task) -> None:
         process = _Process(task, self._ssh)
@@ -131,7 +147,7 @@ class _Processes:
         while True:
             self._pass_on_output()
             running = self._running()
-            failed = next((process for process in self._processes if process.exit_code), None)
+            failed = self._failed()
             if failed is not None:
                 self._pass_on_last_output(failed)
                 say("{}; all end".format(failed.failure()))
@@ -144,6 +160,16 @@ class _Processes:
                 return 0
             if deadline == float("inf") and not any(process.is_worker for process in running):
                 deadline = time.monotonic() + LEAVING
+
+    def _failed(self) -> Optional[_Process]:
+        """The process whose failure ends the job; None as long as there is none."""
+        failed = [process for process in self._processes if process.exit_code]
+        if failed and self._first_failure is None:
+            self._first_failure = time.monotonic()
+        # Those that end because another one has died may end sooner than that one.
+        cause = next((process for process in failed if process.exit_code != liveness.EXIT_CODE), None)
+        late = self._first_failure is not None and time.monotonic() > self._first_failure + _SECONDS_TO_FAIL
+        return cause or (failed[0] if failed and (late or not self._running()) else None)
 
     def _pass_on_output(self) -> None:
         # Without output, wait a little: for a process that ends, and for one that has closed its output but goes on.
@@ -196,17 +222,18 @@ def _stop(timeout: float, number: int, _: Any) -> NoReturn:
     raise _Stop(128 + number, "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
 
 
-def run(tasks: Sequence[Task], timeout: float = 0, ssh: Sequence[str] = ()) -> int:
+def run(tasks: Sequence[Task], timeout: float, ssh: Sequence[str], announcement: str) -> int:
     """Run the processes of a job to their end, in the main thread; return the exit code.
 
     They end anyway `timeout` seconds after the last one has been started, unless that is 0. `ssh` is the command that
-    starts a command on another host.
+    starts a command on another host. The `announcement` is said first.
     """
     run_and_clean_up.adopt_orphans()
     processes = _Processes(ssh)
     message = ""
     try:
         _on_signals(functools.partial(_stop, timeout))
+        say(announcement)
         for task in tasks:
             processes.start(task)
         signal.setitimer(signal.ITIMER_REAL, timeout)
@@ -217,7 +244,11 @@ def run(tasks: Sequence[Task], timeout: float = 0, ssh: Sequence[str] = ()) -> i
     _on_signals(lambda *_: os._exit(code))
     signal.setitimer(signal.ITIMER_REAL, run_and_clean_up.GRACE + 9)
     if message:
-        with contextlib.suppress(_Stop):
-            say("{}; these are still running, and end: {}".format(message, processes.running_names()))
+        running = processes.running_names()
+        message += "; these are still running, and end: {}".format(running) if running else ""
+        # If one of the two streams can't be written, what is written to it goes nowhere from now on.
+        for stream in (sys.stderr, sys.stdout) if code == UNWRITABLE else (sys.stderr,):
+            with contextlib.suppress(_Stop):
+                say(message, stream)
     processes.end()
     return code

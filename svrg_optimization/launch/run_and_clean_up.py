@@ -1,10 +1,11 @@
 """``python -m svrg_optimization.launch.run_and_clean_up COMMAND ...``: run a command, and leave no process behind.
 
-The command and all processes that it has started end in three cases: when the command ends, when this program gets a
-signal, and when this program's standard input closes. Whoever starts this program, on this machine or over ssh, holds
-the other end of its standard input. That end closes however its holder ends, even if the holder is killed or cut off.
+The command and all processes that it has started end in four cases: when the command ends, when it has been stopped
+for longer than PS_HEARTBEAT_TIMEOUT seconds, when this program gets a signal, and when its standard input closes.
+Whoever starts this program, on this machine or over ssh, holds the other end of its standard input. That end closes
+however its holder ends, even if the holder is killed or cut off.
 
-The exit code is the command's, or 128 + the number of the signal that ended the command.
+The exit code is the command's, or 128 + the number of the signal that ended or stopped the command.
 """
 
 import contextlib
@@ -15,10 +16,12 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Mapping, Optional, Sequence
 
 # Seconds from asking a process to end until it is killed.
 GRACE = 3
+# The signals that stop a process.
+STOPS = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -73,11 +76,19 @@ def kill_descendants(group: Optional[int] = None) -> None:
             return
 
 
+def stopped_limit(environment: Mapping[str, str]) -> int:
+    """How many seconds a process may be stopped; 0 for any number: where there are no heartbeats, nobody dies so."""
+    interval, timeout = (environment.get("PS_HEARTBEAT_" + name, "") for name in ("INTERVAL", "TIMEOUT"))
+    return int(timeout) if timeout.isdigit() and interval.isdigit() and int(interval) else 0
+
+
 class _Command:
     """The running command, and what this program waits for."""
 
     def __init__(self, command: Sequence[str]) -> None:
         adopt_orphans()
+        self._limit = stopped_limit(os.environ)
+        self._stopped_by, self._stopped_since = 0, 0.0
         # A signal writes its number into this pipe.
         self._signals, write = os.pipe()
         for end in (self._signals, write):
@@ -91,12 +102,18 @@ class _Command:
         )  # fmt: skip
 
     def wait(self) -> int:
-        """The command's exit code; or 128 + the number of a signal: SIGTERM if standard input has closed."""
+        """The command's exit code; or 128 + the number of a signal: SIGTERM if standard input has closed.
+
+        That is the signal that stopped the command, if it has been stopped for too long.
+        """
         while True:
             self._reap()
             if self._popen.returncode is not None:
                 return self._popen.returncode
-            for ready in select.select([sys.stdin.fileno(), self._signals], [], [])[0]:
+            left = self._stopped_since + self._limit - time.monotonic() if self._stopped_by and self._limit else None
+            if left is not None and left <= 0:
+                return 128 + self._stopped_by
+            for ready in select.select([sys.stdin.fileno(), self._signals], [], [], left)[0]:
                 read = os.read(ready, 4096)
                 if ready != self._signals and not read:
                     return 128 + signal.SIGTERM
@@ -118,12 +135,16 @@ class _Command:
         """Wait for all children that have ended; return whether there are others."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
             except ChildProcessError:
                 return False
             if not pid:
                 return True
-            if pid == self._popen.pid:
+            if os.WIFSTOPPED(status) or os.WIFCONTINUED(status):
+                if pid == self._popen.pid:
+                    self._stopped_by = os.WSTOPSIG(status) if os.WIFSTOPPED(status) else 0
+                    self._stopped_since = time.monotonic()
+            elif pid == self._popen.pid:
                 self._popen.returncode = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
 
 

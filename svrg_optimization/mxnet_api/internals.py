@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import weakref
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import mxnet as mx
@@ -399,9 +400,31 @@ def is_silent(store: Any, node: int, seconds: int) -> bool:
     return not failed and bool(number.value)
 
 
+def tell_operations(store: Any, begins: Callable[[], None]) -> bool:
+    """Call `begins` at the begin of each of the store's operations that wait for all workers; False if it is so."""
+    if "pushpull" in vars(store):
+        return False
+    for name in ("init", "push", "pushpull", "broadcast", "_barrier"):
+        setattr(store, name, _told(getattr(type(store), name), weakref.ref(store), begins))
+    return True
+
+
+def _told(method: Callable[..., Any], store: Any, begins: Callable[[], None]) -> Callable[..., Any]:
+    def operation(*args: Any, **kwargs: Any) -> Any:
+        begins()
+        return method(store(), *args, **kwargs)
+
+    return operation
+
+
 def barrier(store: Any) -> None:
     """Wait for the other workers."""
     store._barrier()
+
+
+def is_free(store: Any) -> bool:
+    """Whether the store has been freed, by `free`."""
+    return store.handle is None
 
 
 def free(store: Any) -> None:

@@ -1,9 +1,11 @@
 """What a worker of a test's job does; `jobs.DEFAULTS` has the settings. Not a test."""
 
+import contextlib
 import gc
 import logging
 import os
 import socket
+import sys
 import weakref
 from pathlib import Path
 
@@ -54,6 +56,25 @@ class Failing(mx.optimizer.Optimizer):
 
     def update(self, index, weight, grad, state):
         raise ValueError("as the test wants")
+
+
+class CaughtError(Exception):
+    """What a program catches before it ends."""
+
+
+def hold(job, rank, place, epoch=None):
+    """Tell the test if this is where it wants the first worker to stop; go on, or do what it says."""
+    if job["hold"] != [place, epoch] or rank != 0:
+        return
+    with socket.create_connection(("127.0.0.1", job["port"])) as test:
+        test.sendall(str(os.getpid()).encode())
+        wish = test.recv(100).decode()
+    if wish == "exception":
+        raise ValueError("as the test wants")
+    if wish == "caught exception":
+        raise CaughtError
+    if wish:
+        sys.exit(int(wish.split()[1]))
 
 
 class Training:
@@ -144,12 +165,8 @@ class Training:
             self.module.save_checkpoint(self.prefix, epoch + 1, True)
 
     def reach(self, place, epoch):
-        """Tell the test if this is where it wants the first worker to stop; go on, or fail, when it says so."""
-        if self.job["hold"] == [place, epoch] and self.rank == 0:
-            with socket.create_connection(("127.0.0.1", self.job["port"])) as test:
-                test.sendall(str(os.getpid()).encode())
-                if test.recv(1):
-                    raise ValueError("as the test wants")
+        """Stop here, if the test wants this worker to."""
+        hold(self.job, self.rank, place, epoch)
 
     def save(self):
         """Leave the weights after every step in a file."""
@@ -160,8 +177,18 @@ class Training:
 def main(job, rank):
     """Train as the job says."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with contextlib.suppress(CaughtError):
+        train(job, rank)
+
+
+def train(job, rank):
+    """Make the store, and train."""
+    hold(job, rank, "before the store")
+    if job["exits"]:
+        return
     # A program that makes a store itself must pass the store: see parameter_servers.create.
     store = job["store"] if job["by_name"] else mx.kv.create(job["store"])
+    hold(job, rank, "loading data")
     job = {**job, **job["of_rank"].get(rank, {})}
     if job["used"]:
         store.init("something", mx.nd.zeros(1))
@@ -172,6 +199,7 @@ def main(job, rank):
     way(store)
     assert training.module._kvstore.rank == rank
     training.save()
+    hold(job, rank, "end")
     if not job["plain"]:
         # What takes part in the job until the process ends must not keep the module.
         lives, _held = weakref.ref(training.module), training.module._workers

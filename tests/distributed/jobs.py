@@ -18,6 +18,7 @@ import oracle
 from distributed_worker import PROBLEMS, shards_of
 from models import OPTIMIZERS, samples
 
+from svrg_optimization.distributed import new_stores, watch_client
 from svrg_optimization.launch import job_plan
 
 # The processes are forked from one that has imported mxnet, which takes longer than most of these jobs.
@@ -44,15 +45,18 @@ def _start_forking():
 def server():
     """A scheduler or a server, whose watch fails when the test wants it to."""
     from svrg_optimization import server
-    from svrg_optimization.distributed import liveness
+    from svrg_optimization.distributed.watch_client import WatchClient
+    from svrg_optimization.distributed.watch_service import WatchService
 
-    class Inspection(liveness.Inspection):
-        def __call__(self):
+    def failing(usual):
+        def method(self):
             if os.path.exists(os.environ["TEST_FAILS_IF"]):
                 raise ValueError("as the test wants")
-            return super().__call__()
+            usual(self)
 
-    liveness.Inspection = Inspection
+        return method
+
+    WatchService.each_second, WatchClient.tell = failing(WatchService.each_second), failing(WatchClient.tell)
     server.main()
 
 
@@ -78,7 +82,9 @@ def ignorant_server():
 
 
 def worker(job, rank):
-    """A worker."""
+    """A worker. It was forked with the package imported, so what that import does in a worker is to be done here."""
+    watch_client.join_as_worker()
+    new_stores.register()
     distributed_worker.main(job, rank)
 
 
@@ -107,12 +113,13 @@ LIMIT, SOON = 240, 15
 # The settings of a job. `of_rank`: other settings for some workers; `hold`: where, and in which epoch, the first worker
 # stops until the test lets it go on; `used`: the store has a key before; `plain`: by a Module; `borrows`: with the
 # optimizer of another module; `begin_epoch`: which isn't the one that it should begin at; `compression`: the threshold
-# of the store's gradient compression; `halves`: sgd, whose learning rate the program halves after each third step.
+# of the store's gradient compression; `exits`: all workers end before they make a store; `halves`: sgd, whose learning
+# rate the program halves after each third step.
 DEFAULTS = dict(
     problem="softmax", optimizer="momentum", shards=[8, 8], batch_size=4, epochs=3, update_freq=2, dtype="float32",
     devices=1, store="dist_sync", by_name=False, default_names=False, weights_by_rank=False, of_rank={}, resume=None,
     hold=None, checkpoints=False, used=False, by_hand=False, plain=False,
-    borrows=False, begin_epoch=None, compression=None, halves=False,
+    borrows=False, begin_epoch=None, compression=None, exits=False, halves=False,
 )  # fmt: skip
 
 
@@ -128,6 +135,7 @@ def _environment(role, ports, number, workers, servers, extra):
         "DMLC_ROLE": role, "DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": str(ports),
         "DMLC_NUM_WORKER": str(workers), "DMLC_NUM_SERVER": str(servers),
         "DMLC_NODE_HOST": "127.0.0.1", "PORT": str(ports + number),
+        "SVRG_WATCH_PORT": str(ports + job_plan.number_of_ports(workers, servers) - 1),
         "PS_HEARTBEAT_INTERVAL": "1", "PS_HEARTBEAT_TIMEOUT": "60", **extra,
     }  # fmt: skip
 
@@ -144,7 +152,8 @@ class Running:
         functions = {"scheduler": (server,)}
         functions.update(("server {}".format(k), (function,)) for k, function in enumerate(servers))
         functions.update(("worker {}".format(k), (worker, job, k)) for k in range(len(job["shards"])))
-        ports, self.reserved = job_plan.reserve_ports(len(functions))
+        number_of_ports = job_plan.number_of_ports(len(job["shards"]), len(servers))
+        ports, self.reserved = job_plan.reserve_ports(number_of_ports)
         self.processes = {}
         for number, (name, (function, *arguments)) in enumerate(functions.items()):
             settings = _environment(
@@ -175,12 +184,12 @@ class Running:
         self.directory.cleanup()
 
     def harm(self, name, how):
-        """Send a process a signal, or let it raise an exception."""
+        """Send a process a signal, or let it do something: what `distributed_worker.hold` knows, or fail."""
         self.since = time.monotonic()
-        if how != "exception":
+        if isinstance(how, int):
             os.kill(self.processes[name].pid, how)
         elif name == self.held_name:
-            self.held.sendall(b"!")
+            self.held.sendall(how.encode())
         else:
             self._file(name + " fails").touch()
 

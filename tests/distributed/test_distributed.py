@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 
 import mxnet as mx
 import numpy as np
@@ -195,8 +194,19 @@ def test_a_distributed_store_needs_a_job(monkeypatch):
 # ----------------------------------------------------------------------------------------------------- dead processes
 
 SAVING = dict(epochs=4, checkpoints=True)
-# What the launcher and the package set, too. In other jobs of these tests nobody dies, however busy the machine is.
-AS_USUAL = {"PS_HEARTBEAT_TIMEOUT": liveness.DEFAULTS["PS_HEARTBEAT_TIMEOUT"]}
+# In other jobs of these tests nobody dies, however busy the machine is.
+FAST = {"PS_HEARTBEAT_TIMEOUT": "2"}
+PLACES = [
+    ("before the store", None),
+    ("loading data", None),
+    ("snapshot", 2),
+    ("step", 2),
+    ("checkpoint", 2),
+    ("end", None),
+]
+# Ways to die, and ways to leave. A process that stands still before it has a store, as ps-lite calls that, isn't dead.
+DEATHS = [signal.SIGKILL, signal.SIGSTOP, "exception"]
+EXITS = ["exit 0", "exit 3", "caught exception"]
 
 
 @pytest.fixture(scope="module")
@@ -205,17 +215,25 @@ def undisturbed(tmp_path_factory):
     return run(settings(tmp_path_factory.mktemp("undisturbed"), **SAVING), environment=WORKERS_UPDATE)[0]
 
 
-def _assert_all_end(running, victim):
-    """All processes but the victim end soon, and say why."""
+def _ways(role, place):
+    """What may happen to a process with this role at this place, and be noticed without the launcher."""
+    ways = DEATHS if place != "before the store" else [way for way in DEATHS if way != signal.SIGSTOP]
+    return ways + (EXITS if role == "worker" else [])
+
+
+def _assert_all_end(running, victim, pid=""):
+    """All processes but the victim end soon, and say why: its name, or that of its process before it has a rank."""
     codes = running.wait(SOON, but=[victim])
     said = {name: running.output(name)[-1000:] for name in codes}
     assert set(codes.values()) == {liveness.EXIT_CODE}, said
+    name_of_victim = r"({}|{} \(process {} on .*\))".format(victim, victim.split()[0], pid)
     for name, output in said.items():
         if victim == "scheduler":
-            assert re.search("the scheduler has ended|no heartbeat from the scheduler", output), output
+            assert re.search("(the scheduler has ended|no word from the scheduler for . s)[.] Start", output), output
         else:
-            who = "scheduler" if name == "scheduler" else name + ": the scheduler says"
-            assert "{}: no heartbeat from {}. ".format(who, victim) in output, output
+            who = "scheduler" if name == "scheduler" else "the scheduler says"
+            wrong = "{0} has ended|no heartbeat from {0}|{0} has left, and others wait for it".format(name_of_victim)
+            assert re.search("{}: ({})".format(who, wrong), output), output
 
 
 def _assert_failed(running, name, message):
@@ -223,21 +241,43 @@ def _assert_failed(running, name, message):
     assert re.search(message, running.output(name)), running.output(name)[-1000:]
 
 
-@pytest.mark.parametrize("place", ["snapshot", "step", "checkpoint"])
+def _assert_left(running, victim, code):
+    assert running.exit_code(victim) == code
+    assert re.search("ends: it leaves, and other workers wait for it: its fit", running.output(victim))
+
+
+def _assert_victim(running, victim, how):
+    """The victim, unless a signal ended it, has said what is wrong."""
+    if how == "exception":
+        _assert_failed(running, victim, victim.split()[0] + ".* ends: .*as the test wants")
+    elif how in EXITS:
+        _assert_left(running, victim, 3 if how == "exit 3" else 1)
+
+
+@pytest.mark.parametrize("place, epoch", PLACES, ids=[place for place, _ in PLACES])
 @pytest.mark.parametrize("role", ["worker", "server 0", "scheduler"])
-def test_all_end_when_one_process_dies_and_the_job_goes_on_from_its_checkpoint(role, place, undisturbed, tmp_path):
+def test_all_end_when_one_process_dies_and_the_job_goes_on_from_its_checkpoint(
+    role, place, epoch, undisturbed, tmp_path
+):
     # Without the launcher: the processes themselves notice. One job for each way to die, at the same time.
-    ways = [signal.SIGKILL, signal.SIGSTOP, "exception"]
-    jobs = [settings(tmp_path / str(k), hold=[place, 2], **SAVING) for k in range(len(ways))]
+    ways = _ways(role, place)
+    ways = ways if place != "end" else [way for way in ways if way not in EXITS]
+    jobs = [settings(tmp_path / str(k), hold=[place, epoch], **SAVING) for k in range(len(ways))]
     with contextlib.ExitStack() as stack:
-        all_running = [stack.enter_context(Running(job, environment={**WORKERS_UPDATE, **AS_USUAL})) for job in jobs]
+        all_running = [stack.enter_context(Running(job, environment={**WORKERS_UPDATE, **FAST})) for job in jobs]
         held = [running.wait_for_hold() for running in all_running]
         victims = held if role == "worker" else [role] * len(ways)
         for running, victim, how in zip(all_running, victims, ways):
             running.harm(victim, how)
-        for running, victim in zip(all_running, victims):
-            _assert_all_end(running, victim)
-        _assert_failed(all_running[-1], victims[-1], role.split()[0] + ".* ends: .*as the test wants")
+        for running, victim, how in zip(all_running, victims, ways):
+            _assert_all_end(running, victim, running.processes[victim].pid)
+            _assert_victim(running, victim, how)
+    if epoch is not None:
+        _assert_resumed(jobs, undisturbed)
+
+
+def _assert_resumed(jobs, undisturbed):
+    """Each job has the checkpoint of epoch 2, and goes on from there as if nothing had happened."""
     for job in jobs:
         prefixes = [job["directory"] + "/worker{}".format(rank) for rank in range(2)]
         assert SVRGModule.last_checkpoint(prefixes) == 2
@@ -246,6 +286,25 @@ def test_all_end_when_one_process_dies_and_the_job_goes_on_from_its_checkpoint(r
             assert len(rest) == len(whole) / 2
             for actual, wanted in zip(rest, whole[len(rest) :]):
                 assert_same(actual, wanted)
+
+
+@pytest.mark.parametrize("how, code", [("exit 0", 0), ("exit 3", 3), ("caught exception", 0)])
+def test_a_worker_that_leaves_when_all_have_done_the_same_leaves_with_its_own_exit_code(how, code, tmp_path):
+    with Running(settings(tmp_path, hold=["end", None])) as running:
+        victim = running.wait_for_hold()
+        running.harm(victim, how)
+        codes = running.wait()
+        assert codes.pop(victim) == code and set(codes.values()) == {0}, codes
+
+
+def test_workers_that_leave_without_a_store_do_not_end_the_job(tmp_path):
+    # As of a script with two programs. The servers wait for the second one.
+    with Running(settings(tmp_path, hold=["before the store", None], exits=True)) as running:
+        victim = running.wait_for_hold()
+        running.harm(victim, "exit 0")
+        codes = running.wait(but=["scheduler", "server 0"])
+        assert set(codes.values()) == {0}
+        assert [running.processes[name].is_alive() for name in ("scheduler", "server 0")] == [True, True]
 
 
 def test_more_than_two_workers_go_on_to_rounding(tmp_path):
@@ -257,7 +316,7 @@ def test_more_than_two_workers_go_on_to_rounding(tmp_path):
 
 
 def test_an_optimizer_that_fails_on_a_server_ends_the_job(tmp_path):
-    with Running(settings(tmp_path, optimizer="failing"), environment=AS_USUAL) as running:
+    with Running(settings(tmp_path, optimizer="failing"), environment=FAST) as running:
         running.wait_for_end("server 0")
         _assert_all_end(running, "server 0")
         _assert_failed(running, "server 0", r"server ends: its optimizer raised ValueError\('as the test wants'\)")
@@ -266,18 +325,13 @@ def test_an_optimizer_that_fails_on_a_server_ends_the_job(tmp_path):
 # ---------------------------------------------------------------------------------------------------------- small parts
 
 
-def test_the_end_of_the_scheduler_is_seen_at_its_port():
-    with socket.create_server(("127.0.0.1", 0)) as scheduler:
-        environment = {"DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": str(scheduler.getsockname()[1])}
-        inspect = liveness.Inspection(lambda node, seconds: False, "worker", environment)
-        assert inspect() == ""
-    assert inspect() == "the scheduler has ended"
-
-
 def test_dead_is_who_is_still_silent_when_the_next_heartbeats_have_come(monkeypatch):
     silent, seconds = [], [100.0]
     monkeypatch.setattr(liveness.time, "monotonic", lambda: seconds[0])
+    monkeypatch.setattr(liveness, "_listens", {("127.0.0.1", 9): True}.get)
     environment = {
+        "DMLC_PS_ROOT_URI": "127.0.0.1",
+        "DMLC_PS_ROOT_PORT": "9",
         "DMLC_NUM_WORKER": "2",
         "DMLC_NUM_SERVER": "1",
         "PS_HEARTBEAT_INTERVAL": "2",
@@ -285,7 +339,7 @@ def test_dead_is_who_is_still_silent_when_the_next_heartbeats_have_come(monkeypa
     }
     numbers = {"worker 0": 9, "worker 1": 11, "server 0": 8}
     is_silent = lambda node, limit: limit == 5 and node in [numbers[name] for name in silent]  # noqa: E731
-    inspect = liveness.Inspection(is_silent, "scheduler", environment)
+    inspect = liveness.Heartbeats(is_silent, environment)
 
     def after(passed, *names):
         seconds[0] += passed

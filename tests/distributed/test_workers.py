@@ -14,7 +14,7 @@ import pytest
 from models import OPTIMIZERS, assert_same, iterator, ready, samples, train_steps
 
 import svrg_optimization
-from svrg_optimization.distributed import horovod, liveness, parameter_servers, workers
+from svrg_optimization.distributed import horovod, liveness, new_stores, parameter_servers, workers
 
 (PROBLEM,) = (problem for problem in oracle.PROBLEMS if problem.name == "softmax")
 JOB = {
@@ -59,20 +59,29 @@ def test_the_garbage_collector_is_not_searched_for_stores():
         assert not re.search(r"\bgc\b", path.read_text("utf-8")), path
 
 
-def test_an_import_installs_nothing_and_a_module_of_a_worker_does():
-    code = """
-import sys
+IMPORTS = """
+import sys, threading
+exit = sys.exit
 import svrg_optimization.svrg_module, svrg_optimization.distributed.parameter_servers
 import svrg_optimization.distributed.horovod, svrg_optimization.server
-print(sys.excepthook is sys.__excepthook__)
 import mxnet as mx
-svrg_optimization.SVRGModule(mx.sym.SoftmaxOutput(mx.sym.Variable("data"), name="softmax"))
+print(sys.excepthook is sys.__excepthook__, sys.exit is exit, threading.active_count(),
+      "dist_sync" in mx.kv.KVStoreBase.kv_registry)
 raise ValueError("as the test wants")
 """
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(command, env=JOB, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (1, "True\n"), done.stderr
-    assert done.stderr.endswith("ValueError: as the test wants\nworker ends: ValueError: as the test wants\n")
+
+
+@pytest.mark.parametrize("environment, printed", [
+    ({}, "True True 1 False\n"),
+    ({**JOB, "SVRG_WATCHED": "1"}, "True True 1 True\n"),
+    ({**JOB, "SVRG_PROCESS": "worker 0"}, "False False 2 True\n"),
+])  # fmt: skip
+def test_an_import_installs_something_in_a_worker_and_only_there(environment, printed):
+    command = [sys.executable, "-W", "ignore", "-c", IMPORTS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, printed), done.stderr
+    said = "ValueError: as the test wants\n"
+    assert done.stderr.endswith(said + "worker 0 ends: " + said if "SVRG_PROCESS" in environment else said)
 
 
 @pytest.mark.parametrize("kvstore", [None, "device"])
@@ -148,13 +157,24 @@ def test_who_waits_for_a_store_is_told_why(monkeypatch):
 
     for name, value in JOB.items():
         monkeypatch.setenv(name, value)
-    for name in liveness.DEFAULTS:
-        monkeypatch.setenv(name, "1")
     monkeypatch.setattr(liveness, "say_later", lambda message: said.append(message) or Timer())
-    monkeypatch.setattr(mx.kv, "create", lambda name: said.append(name))
-    parameter_servers.create("dist_sync")
+    create = mx.kv.create
+    monkeypatch.setattr(mx.kv.KVStoreBase, "kv_registry", {})
+    new_stores.register()
+
+    def create_natively(name):
+        assert not mx.kv.KVStoreBase.kv_registry.get(name)
+        said.append(name)
+        raise CreatedError
+
+    class CreatedError(Exception):
+        pass
+
+    monkeypatch.setattr(mx.kv, "create", create_natively)
+    with pytest.raises(CreatedError):
+        create("dist_sync")
     message, *rest = said
-    assert rest == ["dist_sync", "cancelled"]
+    assert rest == ["dist_sync", "cancelled"] and "dist_sync" in mx.kv.KVStoreBase.kv_registry
     assert message.startswith("waiting for the scheduler at 127.0.0.1:9, and for 1 workers and 1 servers to come to it")
     assert "If this program has made a distributed store itself" in message
     assert "pass the store itself, kvstore=store, instead of kvstore='dist_sync'" in message

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -142,6 +143,32 @@ def test_a_server_that_fails_ends_all():
     assert job.last == "launch | server 0 ended with exit code 70; all end"
 
 
+def test_the_exit_code_is_that_of_the_cause(tmp_path):
+    # Worker 0 ends since it has heard that worker 1 is dead, and worker 1 ends a moment later.
+    os.mkfifo(tmp_path / "first")
+    script = "[ \"$SVRG_PROCESS\" = 'worker 0' ] && exec 3>first && exit 70; cat first; exit 3"
+    job = ended(*quick(WAITING), "-n", "2", "--", "sh", "-c", script, cwd=tmp_path)
+    assert (job.code, job.left) == (3, False)
+    assert job.last == "launch | worker 1 ended with exit code 3; all end"
+
+
+STOPS = "[ \"$SVRG_PROCESS\" = '{}' ] && kill -STOP $$; exec sleep 1000"
+
+
+@pytest.mark.parametrize("name", ["worker 1", "scheduler", "server 0"])
+def test_a_process_that_stands_still_ends_all(name):
+    script = STOPS.format(name)
+    job = ended(*quick(script), "-n", "2", "--", "sh", "-c", script, PS_HEARTBEAT_TIMEOUT="1")
+    assert (job.code, job.left) == (147, False)
+    assert job.last == "launch | {} was stopped, which counts as dead, by SIGSTOP; all end".format(name)
+
+
+def test_a_process_that_goes_on_soon_is_not_dead():
+    script = "(sleep 0.1; kill -CONT $$) & kill -STOP $$; sleep 1.5; exit 3"
+    job = ended(*quick(WAITING), "-n", "1", "--", "sh", "-c", script, PS_HEARTBEAT_TIMEOUT="1")
+    assert (job.code, job.left) == (3, False)
+
+
 def test_servers_that_do_not_end_after_the_workers_are_ended():
     job = ended(*quick(WAITING, leaving=0), "-n", "1", "--", "true")
     assert (job.code, job.left) == (0, False)
@@ -195,7 +222,7 @@ def test_what_nohup_ignores_stays_ignored():
 
 # -------------------------------------------------------------------------------------------------------- environment
 
-NAMES = r"^(DMLC_|PS_|MXNET_|PORT=|OMP_|SECRET=|PYTHONUNBUFFERED=)"
+NAMES = r"^(SVRG_|DMLC_|PS_|MXNET_|PORT=|OMP_|SECRET=|PYTHONUNBUFFERED=)"
 
 
 def environments(*arguments, workers=2, **environment):
@@ -215,9 +242,10 @@ def test_the_environment_of_each_role():
     common = {
         "DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": "12000", "DMLC_NODE_HOST": "127.0.0.1",
         "DMLC_NUM_WORKER": "2", "DMLC_NUM_SERVER": "2", "PS_HEARTBEAT_INTERVAL": "1", "PS_HEARTBEAT_TIMEOUT": "5",
-        "PYTHONUNBUFFERED": "1",
+        "PYTHONUNBUFFERED": "1", "SVRG_WATCH_PORT": "12005",
     }  # fmt: skip
     threads = {"OMP_NUM_THREADS": str(job_plan.threads_of_a_worker(len(os.sched_getaffinity(0)), 2))}
+    assert {name: each.pop("SVRG_PROCESS") for name, each in found.items()} == {name: name for name in found}
     assert found == {
         "scheduler": {**common, "DMLC_ROLE": "scheduler", "PORT": "12000"},
         "server 0": {**common, "DMLC_ROLE": "server", "PORT": "12001"},
@@ -267,11 +295,44 @@ def test_a_single_worker_has_mxnets_number_of_threads():
     ("-n 2 -- no-such-command x", 127, "there is no command 'no-such-command'"),
     ("-n 2 --env NO_SUCH_NAME -- true", 2, "--env NO_SUCH_NAME: there is no such variable"),
     ("-n 2 -H no-such-file -- true", 2, "No such file or directory: 'no-such-file'"),
+    ("-n 2 -H / -- true", 2, "Is a directory: '/'"),
+    ("-n ² -- true", 2, "' must be a whole number, at least 1"),
+    ("-n 99999999999 -- true", 2, "there are no 100000000002 consecutive free ports"),
+    ("-n 2 --ssh  -- true", 2, "--ssh: '' must be a command, as for a shell; for instance 'ssh -p 2222'"),
+    ('-n 2 --ssh "a -- true', 2, """--ssh: '"a' must be a command, as for a shell"""),
+    ("-n 2 --ssh '' -- true", 2, '''--ssh: "''" must be a command, as for a shell'''),
+    ("-n 2 --timeout 1e18 -- true", 2, "--timeout: '1e18' must be a number of seconds, more than 0 and at most 100000"),
+    ("-n 2 --timeout nan -- true", 2, "--timeout: 'nan' must be a number of seconds"),
+    ("-n 2 --env =x -- true", 2, "--env '=x': there is no name; give --env NAME or --env NAME=VALUE"),
+    ("-n 2 --port 70000 -- true", 2, "--port 70000: the job needs 5 ports from there on, and the last possible one is"),
+    ("-n 2 --port 65532 -- true", 2, "the last possible one is 65535; give at most --port 65531"),
 ])  # fmt: skip
 def test_wrong_arguments(arguments, code, message):
-    job = ended(*LAUNCH, *arguments.split())
+    job = ended(*LAUNCH, *arguments.split(" "))
     assert (job.code, job.out, job.left) == (code, [], False)
     assert message in job.last
+
+
+def test_the_last_ports_there_are(tmp_path):
+    job = said(dict(cwd=tmp_path), "-n", "2", "--port", "65531")
+    assert job.code == 0 and "SVRG_WATCH_PORT=65535" in job.out[-1]
+
+
+CLOSED = "standard {} is closed; let it go somewhere, for instance to /dev/null"
+FULL = "the output can't be written: No space left on device; let it go elsewhere"
+PRINTS = "-n 1 -- sh -c 'echo x; exec sleep 1000'"
+
+
+@pytest.mark.parametrize("arguments, redirected, message", [
+    (PRINTS, ">&-", CLOSED.format("output")), (PRINTS, "2>&-", CLOSED.format("error")), (PRINTS, ">/dev/full", FULL),
+    (PRINTS, "2>/dev/full", FULL), ("-n 1 --dry-run -- true", ">/dev/full", FULL), ("--help", ">/dev/full", FULL),
+])  # fmt: skip
+def test_output_that_can_not_be_written(arguments, redirected, message):
+    line = "{} {} {}".format(" ".join(map(shlex.quote, LAUNCH)), arguments, redirected)
+    job = ended("sh", "-c", "exec " + line)
+    assert (job.code, job.left) == (2, False)
+    assert any(message in each for each in (job.out if redirected.startswith("2") else job.err)), job.err
+    assert not any("Traceback" in each or "ignored" in each for each in job.err)
 
 
 def test_a_command_that_is_no_program(tmp_path):
@@ -299,13 +360,17 @@ def test_dry_run_on_this_machine(tmp_path):
     common = (
         "env DMLC_NODE_HOST=127.0.0.1 DMLC_NUM_SERVER=1 DMLC_NUM_WORKER=1 DMLC_PS_ROOT_PORT=9000 "
         "DMLC_PS_ROOT_URI=127.0.0.1 DMLC_ROLE={} PORT={} PS_HEARTBEAT_INTERVAL=1 PS_HEARTBEAT_TIMEOUT=5 "
-        "PYTHONUNBUFFERED=1 'SECRET=a b' {}"
+        "PYTHONUNBUFFERED=1 'SECRET=a b' {} SVRG_WATCH_PORT=9003 {}"
     )
     server = sys.executable + " -m svrg_optimization.server"
     lines = []
     processes = ("scheduler", 9000, server), ("server 0", 9001, server), ("worker 0", 9002, "python train.py")
     for name, port, command in processes:
-        lines += ["# " + name, "cd {} && exec {}".format(tmp_path, common.format(name.split()[0], port, command))]
+        process = shlex.quote("SVRG_PROCESS=" + name)
+        lines += [
+            "# " + name,
+            "cd {} && exec {}".format(tmp_path, common.format(name.split()[0], port, process, command)),
+        ]
     assert (job.code, job.out, job.err) == (0, lines, [])
 
 
@@ -320,31 +385,45 @@ def test_dry_run_on_several_hosts(tmp_path):
     for name, line in zip(names, job.out[1::2]):
         host, address = ("me@b", "10.0.0.10") if name.endswith("me@b") else ("c", "10.0.0.9")
         port = 9000 + names.index(name)
+        process = shlex.quote("SVRG_PROCESS=" + name.partition(" on ")[0])
         command = "python train.py" if "worker" in name else sys.executable + " -m svrg_optimization.server"
         remote = (
             "cd {} && exec env DMLC_NODE_HOST={} DMLC_NUM_SERVER=2 DMLC_NUM_WORKER=3 DMLC_PS_ROOT_PORT=9000 "
             "DMLC_PS_ROOT_URI=10.0.0.10 DMLC_ROLE={} OMP_NUM_THREADS=2 PORT={} PS_HEARTBEAT_INTERVAL=1 "
-            "PS_HEARTBEAT_TIMEOUT=5 PYTHONUNBUFFERED=1 {}"
-        ).format(tmp_path, address, name.split()[0], port, command)
-        assert line == "ssh -p 22 {} '{}'".format(host, remote)
+            "PS_HEARTBEAT_TIMEOUT=5 PYTHONUNBUFFERED=1 {} SVRG_WATCH_PORT=9006 {}"
+        ).format(tmp_path, address, name.split()[0], port, process, command)
+        assert line == "ssh -p 22 {} {}".format(host, shlex.quote(remote))
 
 
 @pytest.mark.parametrize("text, message", [
     ("", "hosts names no host"),
     ("a address=10.0.0.1 cpus=4", "hosts, line 1: 'cpus=4' is neither slots=NUMBER nor address=ADDRESS"),
-    ("\na address=10.0.0.1 slots=0", "hosts, line 2: slots=0: must be at least 1"),
+    ("\na address=10.0.0.1 slots=0", "hosts, line 2: slots=0: must be a whole number, at least 1"),
     ("-oProxyCommand=x", "hosts, line 1: '-oProxyCommand=x' is no host"),
     ("host.invalid", "host.invalid: "),
     ("host.invalid", "; add address=ADDRESS"),
     ("a address=10.0.0.1\nb address=10.0.0.1", "hosts: 10.0.0.1 is there twice"),
+    ("a address=10.0.0.1 slots=x", "hosts, line 1: slots=x: must be a whole number, at least 1"),
+    ("a address=10.0.0.1 slots=²", ": must be a whole number, at least 1"),
+    ("a address=10.0.0.1 slots=1 slots=2", "hosts, line 1: slots= is there twice; give it once"),
+    ("a address=10.0.0.1 slots", "hosts, line 1: 'slots' is neither slots=NUMBER nor address=ADDRESS"),
+    ("me@ address=10.0.0.1", "hosts, line 1: 'me@' is no host; begin the line with a name or an address"),
+    ("a..b", "hosts, line 1: 'a..b' can't be the name of a host"),
+    (b"\xff\xfe", "hosts is no text; write a line like 'node1 slots=2' for each host"),
+    ("# nobody\n", "hosts names no host; write a line like 'node1 slots=2' for each"),
     ("a address=10.0.0.1\nlocalhost", "hosts: 127.0.0.1 is an address that the other hosts can't reach"),
     ("a address=10.0.0.1 slots=1\nb address=10.0.0.2 slots=1", "3 workers, and the hosts have 2 slots in all"),
 ])  # fmt: skip
 def test_wrong_hostfiles(text, message, tmp_path):
-    (tmp_path / "hosts").write_text(text)
+    (tmp_path / "hosts").write_bytes(text if isinstance(text, bytes) else text.encode())
     job = said(dict(cwd=tmp_path), "-n", "3", "-H", "hosts")
     assert (job.code, job.out) == (2, [])
     assert message in job.last
+
+
+def test_the_mark_that_some_editors_begin_a_file_with_is_no_part_of_a_name(tmp_path):
+    (tmp_path / "hosts").write_text("\ufeffa address=10.0.0.1\n", encoding="utf-8")
+    assert said(dict(cwd=tmp_path), "-n", "1", "-H", "hosts").out[0] == "# scheduler on a"
 
 
 def test_workers_are_dealt_out_in_turn():
