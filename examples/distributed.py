@@ -22,11 +22,6 @@ import sys
 import warnings
 
 import _common
-
-# Let the workers run the optimizer, each the same: servers would not give its momentum to a checkpoint. It has to be
-# set before mxnet is imported.
-os.environ.setdefault("MXNET_UPDATE_ON_KVSTORE", "0")
-
 import mxnet as mx
 import numpy as np
 

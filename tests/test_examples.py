@@ -54,7 +54,6 @@ def run_here(monkeypatch, tmp_path, capsys):
     # What _common.py would set for good.
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("MXNET_SUBGRAPH_VERBOSE", "0")
-    monkeypatch.setenv("MXNET_UPDATE_ON_KVSTORE", "0")
     yield run_here
     sys.modules.pop("_common", None)
 

@@ -287,7 +287,7 @@ def answers_of(output, server):
     ]
 
 
-def by_step(output, worker):
+def by_step(output, worker, on_servers):
     """For each step of a worker, from the one before: its requests, as in `expected_messages`; its bytes of TCP.
 
     A request belongs to the step in which its answer came. The line that says that it was sent may come too late.
@@ -295,8 +295,11 @@ def by_step(output, worker):
     sent without being asked for, or asked for without being sent.
     """
     sizes = {each[:3]: each.size for each in requests_of(output, worker)}
-    # Between the first step and the last the scheduler gets heartbeats and nothing else.
-    assert set(re.findall(r"cmd=(\w+)", "".join(output.split(AFTER_STEP)[1:-1]))) <= {"HEARTBEAT"}
+    # Between the first step and the last the scheduler gets heartbeats and, where servers have the optimizer's states,
+    # lets workers wait for each other after a snapshot.
+    commands = Counter(re.findall(r"cmd=(\w+)", "".join(output.split(AFTER_STEP)[1:-1])))
+    del commands["HEARTBEAT"]
+    assert commands == ({"BARRIER": 2 * (SETTINGS["epochs"] // SETTINGS["update_freq"] - 1)} if on_servers else {})
     for number, part in enumerate(output.split(AFTER_STEP)[:-1]):
         answers = answers_to(part, worker)
         assert number == 0 or all(each.size == sizes[each[:3]] for each in answers)
@@ -315,7 +318,7 @@ def compare_traffic(case, outputs):
         output = outputs["worker {}".format(rank)]
         requests += [each[:3] for each in requests_of(output, rank)]
         answers += answers_to(output, rank)
-        steps = list(by_step(output, rank))
+        steps = list(by_step(output, rank, case.on_servers))
         in_epoch = len(steps) // SETTINGS["epochs"]
         for number, ((_, before), (messages, after)) in enumerate(zip(steps, steps[1:]), 1):
             takes_snapshot = number % (in_epoch * SETTINGS["update_freq"]) == 0
