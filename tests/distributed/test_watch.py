@@ -278,6 +278,13 @@ class Scheduler:
         self.heard = self.connection.makefile("rb")
         self.say(**{"service": watch_service.GREETING, "job": "9", **greeting})
 
+    def nobody_else_came(self):
+        """Whether nobody waits to be greeted."""
+        self._listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            self._listener.accept()
+        return True
+
     def say(self, **message):
         """Send a message."""
         self.connection.sendall(json.dumps(message).encode() + b"\n")
@@ -384,6 +391,7 @@ def test_the_children_of_a_worker_are_no_workers(environment, tmp_path):
         scheduler.accept()
         assert scheduler.hear() == STATE
         assert process.stdout.readline() == b"forked\n"
+        assert scheduler.nobody_else_came()
         # The one that is still there doesn't hold the connection.
         process.kill()
         assert scheduler.heard.read() == b""
