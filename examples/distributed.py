@@ -81,7 +81,6 @@ def main():
     args.prefix = os.path.join(args.directory or "", "digits")
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(message)s")
 
-    # Made first: with a module, an exception that nobody catches ends this process at once, and so the job.
     module, begin_epoch = new_or_resumed(args)
     # The launcher has told this process that it is a worker; without it, this is a program for one machine.
     store = mx.kv.create("dist_sync" if "DMLC_ROLE" in os.environ else "local")

@@ -99,8 +99,9 @@ def _run_scheduler() -> None:
     try:
         service = WatchService(os.environ)
     except OSError as error:
+        why = (error.strerror or str(error)).partition(" (")[0]
         sys.exit("the scheduler can't watch the job at {}:{}: {}; set SVRG_WATCH_PORT, for every process, to a port "
-                 "that is free on its host".format(*liveness.address_of_watch(os.environ), error.strerror))  # fmt: skip
+                 "that is free on its host".format(*liveness.address_of_watch(os.environ), why))  # fmt: skip
     service.start()
     store = _make_store("scheduler")
     # Only now: it needs all of mxnet.

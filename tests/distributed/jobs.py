@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import select
 import socket
 import sys
 import tempfile
@@ -56,8 +57,21 @@ def server():
 
         return method
 
+    def make_store(role, usual=server._make_store):
+        if role == "server":
+            _tell_watched()
+        return usual(role)
+
     WatchService.each_second, WatchClient.tell = failing(WatchService.each_second), failing(WatchClient.tell)
+    server._make_store = make_store
     server.main()
+
+
+def _tell_watched():
+    """Tell the test that the scheduler watches this process, which it can't see until then."""
+    assert watch_client.of_process().is_connected(LIMIT)
+    # Open for reading too, so that this never waits.
+    os.write(os.open(os.environ["TEST_WATCHED"], os.O_RDWR), b"!")
 
 
 def plain_server():
@@ -84,6 +98,7 @@ def ignorant_server():
 def worker(job, rank):
     """A worker. It was forked with the package imported, so what that import does in a worker is to be done here."""
     watch_client.join_as_worker()
+    _tell_watched()
     new_stores.register()
     distributed_worker.main(job, rank)
 
@@ -154,12 +169,15 @@ class Running:
         functions.update(("worker {}".format(k), (worker, job, k)) for k in range(len(job["shards"])))
         number_of_ports = job_plan.number_of_ports(len(job["shards"]), len(servers))
         ports, self.reserved = job_plan.reserve_ports(number_of_ports)
-        self.processes = {}
+        self.processes, self.watched = {}, {}
         for number, (name, (function, *arguments)) in enumerate(functions.items()):
             settings = _environment(
                 name.split()[0], ports, number, len(job["shards"]), len(servers), dict(environment)
             )  # fmt: skip
             settings["TEST_FAILS_IF"] = str(self._file(name + " fails"))
+            settings["TEST_WATCHED"] = str(self._file(name + " is watched"))
+            os.mkfifo(settings["TEST_WATCHED"])
+            self.watched[name] = os.open(settings["TEST_WATCHED"], os.O_RDONLY | os.O_NONBLOCK)
             self._file(name).touch()
             self.processes[name] = _FORKS.Process(
                 target=_child, args=(function, arguments, settings, str(self._file(name)))
@@ -179,6 +197,8 @@ class Running:
             process.close()
         for each in (self.listener, *self.reserved):
             each.close()
+        for each in self.watched.values():
+            os.close(each)
         if self.held is not None:
             self.held.close()
         self.directory.cleanup()
@@ -192,6 +212,11 @@ class Running:
             self.held.sendall(how.encode())
         else:
             self._file(name + " fails").touch()
+
+    def wait_until_watched(self):
+        """Wait until the scheduler watches all workers and servers."""
+        for name, pipe in self.watched.items():
+            assert name == "scheduler" or select.select([pipe], [], [], LIMIT)[0], self.output(name)
 
     def output(self, name):
         """What a process has printed so far."""

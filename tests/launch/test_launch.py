@@ -158,7 +158,7 @@ STOPS = "[ \"$SVRG_PROCESS\" = '{}' ] && kill -STOP $$; exec sleep 1000"
 @pytest.mark.parametrize("name", ["worker 1", "scheduler", "server 0"])
 def test_a_process_that_stands_still_ends_all(name):
     script = STOPS.format(name)
-    job = ended(*quick(script), "-n", "2", "--", "sh", "-c", script, PS_HEARTBEAT_TIMEOUT="1")
+    job = ended(*quick(script), "-n", "2", "--", "sh", "-c", script, limit=60, PS_HEARTBEAT_TIMEOUT="1")
     assert (job.code, job.left) == (147, False)
     assert job.last == "launch | {} was stopped, which counts as dead, by SIGSTOP; all end".format(name)
 
@@ -501,7 +501,9 @@ from svrg_optimization import SVRGModule
 
 def fail(param=None):
     place = "reading its data" if param is None else "training"
-    if sys.argv[1:] == [str(store.rank), place]:
+    if sys.argv[1:3] == [str(store.rank), place]:
+        if sys.argv[3] != "exception":
+            sys.exit(int(sys.argv[3]))
         raise ValueError("as the test wants")
 
 
@@ -538,12 +540,16 @@ def test_a_real_job(train):
     assert "worker 2 | Epoch[0] Full gradient: samples=12" in "\n".join(job.err)
 
 
-@pytest.mark.parametrize("place", ["reading its data", "training"])
-def test_a_real_job_that_fails(train, place):
-    job = ended(*LAUNCH, "-n", "2", "--timeout", "240", "--", *train, "1", place)
-    assert (job.code, job.left) == (1, False)
-    assert "worker 1 | ValueError: as the test wants" in job.err
-    assert job.last == "launch | worker 1 ended with exit code 1; all end"
+@pytest.mark.parametrize("place, how, code", [
+    ("reading its data", "exception", 1), ("reading its data", "0", 1), ("training", "exception", 1),
+    ("training", "3", 3),
+])  # fmt: skip
+def test_a_real_job_that_fails(train, place, how, code):
+    job = ended(*LAUNCH, "-n", "2", "--timeout", "240", "--", *train, "1", place, how)
+    assert (job.code, job.left) == (code, False)
+    said = "worker 1 ends: it leaves" if how != "exception" else "ValueError: as the test wants"
+    assert any(line.startswith("worker 1 | " + said) for line in job.err)
+    assert job.last == "launch | worker 1 ended with exit code {}; all end".format(code)
 
 
 @pytest.fixture
