@@ -1,5 +1,6 @@
 """The watch of a job, as far as one process can show it: who is missing, who has died, who has left too early."""
 
+import contextlib
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from svrg_optimization.distributed import exit_code, liveness, watch_client, wat
 from svrg_optimization.distributed.attendance import Attendance, Member
 from svrg_optimization.distributed.lines import Lines, read
 
-LIMIT = 60  # seconds; whatever these tests wait for comes at once
+LIMIT = 20  # seconds; whatever these tests wait for comes at once
 
 # ---------------------------------------------------------------------------------------------------- who is there
 
@@ -241,12 +242,17 @@ def test_a_scheduler_that_can_not_listen_says_what_to_do(environment):
 # ---------------------------------------------------------------------------------------------------------- the client
 
 
-def python(code, environment, **how):
-    """A Python that runs this code as a worker."""
-    return subprocess.Popen(
+@contextlib.contextmanager
+def python(code, environment):
+    """A Python that runs this code as a worker; it is killed in the end."""
+    with subprocess.Popen(
         [sys.executable, "-c", "import os, sys, svrg_optimization\n" + code], env={**environment, "SVRG_PROCESS": "me"},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how,
-    )  # fmt: skip
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 class Scheduler:
@@ -388,14 +394,16 @@ def test_the_children_of_a_worker_are_no_workers(environment, tmp_path):
         command, env={**environment, "SVRG_PROCESS": "me"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         start_new_session=True,
     ) as process:  # fmt: skip
-        scheduler.accept()
-        assert scheduler.hear() == STATE
-        assert process.stdout.readline() == b"forked\n"
-        assert scheduler.nobody_else_came()
-        # The one that is still there doesn't hold the connection.
-        process.kill()
-        assert scheduler.heard.read() == b""
-        os.killpg(process.pid, signal.SIGKILL)
+        try:
+            scheduler.accept()
+            assert scheduler.hear() == STATE
+            assert process.stdout.readline() == b"forked\n"
+            assert scheduler.nobody_else_came()
+            # The one that is still there doesn't hold the connection.
+            process.kill()
+            assert scheduler.heard.read() == b""
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_worker_without_a_scheduler_says_so(monkeypatch, environment, capsys):

@@ -146,7 +146,9 @@ def test_a_server_that_fails_ends_all():
 def test_the_exit_code_is_that_of_the_cause(tmp_path):
     # Worker 0 ends since it has heard that worker 1 is dead, and worker 1 ends a moment later.
     os.mkfifo(tmp_path / "first")
-    script = "[ \"$SVRG_PROCESS\" = 'worker 0' ] && exec 3>first && exit 70; cat first; exit 3"
+    script = "[ \"$SVRG_PROCESS\" = 'worker 0' ] && echo $PPID >first && exit 70; "
+    # Until the launcher has seen that one's end.
+    script += "read pid <first; while kill -0 $pid 2>&-; do :; done; exit 3"
     job = ended(*quick(WAITING), "-n", "2", "--", "sh", "-c", script, cwd=tmp_path)
     assert (job.code, job.left) == (3, False)
     assert job.last == "launch | worker 1 ended with exit code 3; all end"
