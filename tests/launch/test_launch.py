@@ -166,7 +166,9 @@ def test_a_process_that_stands_still_ends_all(name):
 
 
 def test_a_process_that_goes_on_soon_is_not_dead():
-    script = "(sleep 0.1; kill -CONT $$) & kill -STOP $$; sleep 1.5; exit 3"
+    # Nothing happens after the second and a half in which the launcher must not end the job.
+    go_on = "(until grep -q 'State:.T' /proc/$$/status; do :; done; kill -CONT $$)"
+    script = go_on + " & kill -STOP $$; sleep 1.5; exit 3"
     job = ended(*quick(WAITING), "-n", "1", "--", "sh", "-c", script, PS_HEARTBEAT_TIMEOUT="1")
     assert (job.code, job.left) == (3, False)
 
