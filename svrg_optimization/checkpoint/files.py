@@ -10,10 +10,11 @@ removes.
 """
 
 import contextlib
-import glob
+import logging
 import os
 import re
-from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Sequence, Set, Tuple
+import threading
+from typing import Any, Callable, Dict, Iterable, Iterator, NamedTuple, Optional, Set, Tuple
 
 import mxnet as mx
 
@@ -87,12 +88,17 @@ def save(
     if not os.path.isdir(directory):
         raise FileNotFoundError("prefix={!r}: there is no directory {}; make it first".format(str(prefix), directory))
     with _only_writer(_expand(prefix)):
+        _of_process.saves += 1
+        saves = _of_process.saves
         _clear(_expand(prefix))
         try:
             _save(files, write_symbol, write_params, write_states, sections)
         except Exception:
             _clear(_expand(prefix))
-            raise
+            if saves == _of_process.saves:
+                raise
+            # A signal handler has saved meanwhile, and has taken what was written for leftovers.
+            _save(files, write_symbol, write_params, write_states, sections)
     return files
 
 
@@ -118,27 +124,62 @@ def _save(
 
 @contextlib.contextmanager
 def _only_writer(prefix: str) -> Iterator[None]:
-    """Wait until nobody else, of this process or another, saves under this prefix."""
-    path = prefix + ".lock"
-    while True:
-        with open(path, "ab") as lock:
-            if fcntl is not None:
-                with contextlib.suppress(OSError):  # a file system without locks
-                    fcntl.flock(lock, fcntl.LOCK_EX)
-            # Whoever had the lock has removed the file, and somebody may have made another.
-            if _identity(path) == _identity(lock.fileno()):
-                try:
-                    yield
-                finally:
-                    with contextlib.suppress(OSError):
-                        os.remove(path)
-                return
+    """Wait until nobody else, of this process or another, saves under this prefix.
+
+    A signal handler that saves, while its thread is in the middle of a save, doesn't wait for that.
+    """
+    with _of_process.turn:
+        if prefix in _of_process.prefixes:
+            yield
+            return
+        path = prefix + ".svrg-lock"
+        while True:
+            with open(path, "ab") as lock:
+                _wait_for_lock(lock)
+                # Whoever had the lock has removed the file, and somebody may have made another.
+                if _identity(path) == _identity(lock.fileno()):
+                    _of_process.prefixes.add(prefix)
+                    try:
+                        yield
+                    finally:
+                        _of_process.prefixes.discard(prefix)
+                        with contextlib.suppress(OSError):
+                            os.remove(path)
+                    return
+
+
+class _OfProcess:
+    """Which prefixes this process saves under; `turn` is for its threads. A fork has none."""
+
+    def __init__(self) -> None:
+        self.turn, self.prefixes = threading.RLock(), set()  # type: Any, Set[str]
+        # How many saves have begun.
+        self.saves = 0
+
+
+_of_process = _OfProcess()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_of_process.__init__)  # type: ignore[misc]
+
+
+def _wait_for_lock(file: Any) -> None:
+    if fcntl is None:
+        return
+    # Not flock: a fork of this process would keep it.
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        logging.getLogger(__name__).warning(
+            "waiting for another process, which holds %s: it saves under the same prefix", file.name
+        )
+        fcntl.lockf(file, fcntl.LOCK_EX)
+    except OSError:  # a file system without locks
+        pass
 
 
 def _clear(prefix: str) -> None:
     """Finish the saves that were killed behind their commit; remove what others have left."""
-    ours = re.compile(re.escape(prefix) + r"-(?:symbol\.json|(\d{4,})\.(?:params|states|svrg))" + re.escape(_NEW))
-    left = [match for match in map(ours.fullmatch, glob.glob(glob.escape(prefix) + "-*" + _NEW)) if match]
+    left = list(_beside(prefix, r"-(?:symbol\.json|(\d{4,})\.(?:params|states|svrg))" + re.escape(_NEW)))
     for epoch in {match.group(1) for match in left if match.group(1)}:
         with contextlib.suppress(OSError, ValueError):
             _, where, _ = _find(_paths(prefix, int(epoch)))
@@ -147,7 +188,17 @@ def _clear(prefix: str) -> None:
                     os.replace(path, path[: -len(_NEW)])
     for match in left:
         with contextlib.suppress(FileNotFoundError):
-            os.remove(match.group())
+            os.remove(prefix + match.group())
+
+
+def _beside(prefix: str, pattern: str) -> Iterator["re.Match[str]"]:
+    """For each file whose name is that of the prefix and what matches the pattern: the match."""
+    directory, name = os.path.split(prefix)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for entry in os.listdir(directory or os.curdir):
+            match = re.compile(pattern).fullmatch(entry[len(name) :]) if entry.startswith(name) else None
+            if match:
+                yield match
 
 
 def _write(path: str, write: Callable[[str], None]) -> None:
@@ -169,8 +220,9 @@ def _sync_directory(path: str) -> None:
 # -------------------------------------------------------------------------------------------------------- reading
 
 
-def last_epoch(prefixes: Sequence[Any]) -> Optional[int]:
+def last_epoch(prefixes: Iterable[Any]) -> Optional[int]:
     """The last epoch of which every prefix has a whole checkpoint to go on from; None if there is none."""
+    prefixes = list(prefixes)
     if not prefixes:
         raise ValueError("prefix=[]: give the prefix of a checkpoint, or a list of several")
     epochs = set.intersection(*map(_epochs, map(_expand, prefixes)))
@@ -179,8 +231,7 @@ def last_epoch(prefixes: Sequence[Any]) -> Optional[int]:
 
 
 def _epochs(prefix: str) -> Set[int]:
-    found = glob.glob(glob.escape(prefix) + "-*.svrg")
-    return {int(path[len(prefix) + 1 : -5]) for path in found if re.fullmatch(r"\d{4,}", path[len(prefix) + 1 : -5])}
+    return {int(match.group(1)) for match in _beside(prefix, r"-(\d{4,})\.svrg")}
 
 
 def _is_whole(files: Paths) -> bool:
@@ -227,7 +278,7 @@ def _load(files: Paths, to_go_on: bool) -> Checkpoint:
             raise
         sections, where, seen, problem = None, files, {}, str(error)
     with _unchanged(seen):
-        symbol = _decoded(where.symbol, mx.sym.load)
+        symbol = _decoded(where.symbol, _symbol)
         arg_params, aux_params = _decoded(where.params, _params)
         states = _decoded(where.states, optimizer_states.read) if to_go_on else None
     return Checkpoint(files, symbol, arg_params, aux_params, states, sections if to_go_on else None, problem)
@@ -237,7 +288,8 @@ def _find(files: Paths) -> Tuple[Optional[Sections], Paths, Dict[str, Any]]:
     """The sections of a whole checkpoint, where its files are, and which those are; no sections without ``.svrg``."""
     where, seen = files, {files.svrg: _identity(files.svrg)}
     if seen[files.svrg] is None:
-        return None, where, {}
+        # A save may come, of which no file must be taken.
+        return None, where, {**{path: _identity(path) for path in files}, files.svrg: None}
     with _unchanged(seen):
         sections, checksums = _decoded(files.svrg, svrg_file.read, _WITHOUT)
         for kind, digest in checksums.items():
@@ -284,6 +336,14 @@ def _unchanged(seen: Dict[str, Any]) -> Iterator[None]:
         raise error
 
 
+def _symbol(path: str) -> Any:
+    symbol = mx.sym.load(path)
+    # mxnet reads some of it only when it is asked.
+    symbol.tojson()
+    symbol.list_auxiliary_states()
+    return symbol
+
+
 def _params(path: str) -> Tuple[Dict[str, Any], Dict[str, Any]]:
     params: Dict[str, Dict[str, Any]] = {"arg": {}, "aux": {}}
     for key, array in mx.nd.load(path).items():
@@ -300,5 +360,5 @@ def _decoded(path: str, read: Callable[[str], Any], remedy: str = "take a copy o
     except OSError:
         raise
     except Exception as error:  # damaged bytes may lead to any
-        reason = str(error).strip().split("\n")[-1]
+        reason = str(error).strip().split("\n")[-1] or type(error).__name__
         raise ValueError("{} can't be read ({}); {}".format(path, reason, remedy)) from error

@@ -1,10 +1,13 @@
 """A kill at any moment leaves one checkpoint whole; readers see it so, and write nothing; damage is found."""
 
 import fcntl
+import logging
 import os
 import pathlib
 import re
 import shutil
+import subprocess
+import sys
 import threading
 
 import mxnet as mx
@@ -288,6 +291,49 @@ def test_a_save_at_each_step_of_a_reader(moment, trained, tmp_path):
         assert_whole(found, [old, new])
 
 
+@pytest.mark.parametrize("before", ["nothing", "weights alone"])
+def test_the_first_save_of_an_epoch_at_each_step_of_a_reader(before, trained, tmp_path):
+    """The reader finds what was there before, or all of what was saved; never some of both."""
+    prefix = str(tmp_path / "model")
+    new = saved_alone(trained[1], 2, tmp_path)
+    other = new_module(dropout=True)
+    fit(other, 0, 1)
+
+    def prepare():
+        for name in os.listdir(tmp_path):
+            if name.startswith("model"):
+                os.remove(tmp_path / name)
+        if before != "nothing":
+            mx.mod.Module.save_checkpoint(other, prefix, 2, save_optimizer_states=True)
+
+    step, count = 0, 0
+
+    def save_at_step():
+        nonlocal count
+        count += 1
+        if count == step:
+            trained[1].save_checkpoint(prefix, 2, save_optimizer_states=True)
+
+    while step <= count:
+        prepare()
+        step, count = step + 1, 0
+        with pytest.MonkeyPatch.context() as patch:
+            at_each_step(patch, ["_identity", "checksum", "_decoded"], save_at_step)
+            try:
+                found = SVRGModule.load(prefix, 2, load_optimizer_states=True)
+            except FileNotFoundError:
+                assert before == "nothing"
+                continue
+        if found._restoring.sections is None:
+            assert before != "nothing" and "Dropout" in found.symbol.tojson()
+            assert_same({k: v.asnumpy() for k, v in found.get_params()[0].items()}, weights_of(other))
+        else:
+            assert "Dropout" not in found.symbol.tojson()
+            assert_same({k: v.asnumpy() for k, v in found.get_params()[0].items()}, weights_of(trained[1]))
+            assert_same(state_of(prefix, 2), new)
+    assert step > 4
+
+
 @pytest.mark.parametrize("moment", range(7, 12))
 def test_the_last_renames_at_each_step_of_a_reader(moment, trained, tmp_path):
     """The reader comes behind the commit; between two of its looks the new files lose the end of their names."""
@@ -302,26 +348,33 @@ def test_the_last_renames_at_each_step_of_a_reader(moment, trained, tmp_path):
         assert_same(found, new)
 
 
-def test_two_writers_save_one_after_the_other(trained, tmp_path, monkeypatch):
+def test_two_threads_save_one_after_the_other(trained, tmp_path, monkeypatch):
     """The second comes when the first has begun, and waits for it."""
     prefix = str(tmp_path / "model")
     new = saved_alone(trained[1], 2, tmp_path)
-    waits, order = threading.Event(), []
-    flock = fcntl.flock
-    second = threading.Thread(target=lambda: (trained[1].save_checkpoint(prefix, 2, save_optimizer_states=True),
-                                              order.append("second")))  # fmt: skip
+    waits, order, turn = threading.Event(), [], files._of_process.turn
 
-    def lock(*args):
-        if threading.current_thread() is second:
-            waits.set()
-        flock(*args)
+    def save_second():
+        trained[1].save_checkpoint(prefix, 2, save_optimizer_states=True)
+        order.append("second")
+
+    second = threading.Thread(target=save_second)
+
+    class Turn:
+        def __enter__(self):
+            if threading.current_thread() is second:
+                waits.set()
+            turn.acquire()
+
+        def __exit__(self, *_):
+            turn.release()
 
     def start_second():
         if not order and not second.is_alive():
             second.start()
             assert waits.wait(60)
 
-    monkeypatch.setattr(fcntl, "flock", lock)
+    monkeypatch.setattr(files._of_process, "turn", Turn())
     with pytest.MonkeyPatch.context() as patch:
         at_each_step(patch, ["_write"], start_second)
         trained[0].save_checkpoint(prefix, 2, save_optimizer_states=True)
@@ -329,34 +382,107 @@ def test_two_writers_save_one_after_the_other(trained, tmp_path, monkeypatch):
         second.join()
     assert order == ["first", "second"]
     assert_same(state_of(prefix, 2), new)
-    assert not [name for name in os.listdir(tmp_path) if name.endswith((".new", ".lock"))]
+    assert not [name for name in os.listdir(tmp_path) if name.endswith((".new", "lock"))]
 
 
-def test_a_save_waits_until_a_lock_that_was_given_up_is_its_own(trained, tmp_path, monkeypatch):
+HOLDS = """
+import fcntl, os, sys
+with open(sys.argv[1], 'wb') as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    print('ready', flush=True)
+    sys.stdin.read()
+    os.remove(sys.argv[1])
+"""
+
+
+def test_a_save_waits_for_another_process_and_says_so(trained, tmp_path, caplog):
+    """When that has ended, the lock file is gone, and a third process may have made another."""
+    lock = str(tmp_path / "model.svrg-lock")
+    with subprocess.Popen([sys.executable, "-c", HOLDS, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"ready\n"
+
+        class Handler(logging.Handler):
+            def emit(self, record):
+                other.stdin.close()
+
+        logger, handler = logging.getLogger(files.__name__), Handler()
+        logger.addHandler(handler)
+        try:
+            trained[0].save_checkpoint(tmp_path / "model", 2, save_optimizer_states=True)
+        finally:
+            logger.removeHandler(handler)
+    assert "waiting for another process, which holds {}".format(lock) in caplog.text
+    assert SVRGModule.last_checkpoint(tmp_path / "model") == 2
+    assert not os.path.exists(lock)
+
+
+def test_a_lock_that_was_given_up_is_not_enough(trained, tmp_path, monkeypatch):
     """While it waited, the other writer has removed the lock file, and a third has made a new one."""
-    prefix = str(tmp_path / "model")
-    flock = fcntl.flock
-    locked = []
+    lockf, locked = fcntl.lockf, []
 
-    def lock(file, *args):
-        flock(file, *args)
+    def lock(file, how):
+        lockf(file, how)
         locked.append(file.name)
         if len(locked) == 1:
             os.remove(file.name)
 
-    monkeypatch.setattr(fcntl, "flock", lock)
-    trained[0].save_checkpoint(prefix, 2, save_optimizer_states=True)
+    monkeypatch.setattr(fcntl, "lockf", lock)
+    trained[0].save_checkpoint(tmp_path / "model", 2, save_optimizer_states=True)
     assert len(locked) == 2
-    assert SVRGModule.last_checkpoint(prefix) == 2
+    assert SVRGModule.last_checkpoint(tmp_path / "model") == 2
 
 
 def test_a_file_system_without_locks(trained, tmp_path, monkeypatch):
     def lock(*args):
         raise OSError("no locks available")
 
-    monkeypatch.setattr(fcntl, "flock", lock)
+    monkeypatch.setattr(fcntl, "lockf", lock)
     trained[0].save_checkpoint(tmp_path / "model", 2, save_optimizer_states=True)
     assert SVRGModule.last_checkpoint(tmp_path / "model") == 2
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_signal_handler_saves_in_the_middle_of_a_save(moment, trained, tmp_path):
+    """It doesn't wait for its own thread; the save that it has interrupted begins anew, and is the last one."""
+    prefix = str(tmp_path / "model")
+    new = saved_alone(trained[0], 2, tmp_path)
+    count = [0]
+
+    def at_moment(function):
+        def wrapper(*args):
+            count[0] += 1
+            if count[0] == moment:
+                trained[1].save_checkpoint(prefix, 2, save_optimizer_states=True)
+                assert SVRGModule.last_checkpoint(prefix) == 2
+            return function(*args)
+
+        return wrapper
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in ((files, "_write"), (files, "_sync_directory"), (os, "replace")):
+            patch.setattr(module, name, at_moment(getattr(module, name)))
+        trained[0].save_checkpoint(prefix, 2, save_optimizer_states=True)
+    assert count[0] > len(MOMENTS)
+    assert_same(state_of(prefix, 2), new)
+    assert not [name for name in os.listdir(tmp_path) if name.endswith((".new", "lock"))]
+
+
+def test_a_fork_does_not_keep_the_lock(trained, tmp_path):
+    """A child that was forked during a save, of a data loader for instance, may save itself."""
+    ended = []
+
+    def fork():
+        if not ended:
+            child = os.fork()
+            if not child:
+                files._of_process.turn.acquire()
+                os._exit(len(files._of_process.prefixes))
+            ended.append(os.waitpid(child, 0)[1])
+
+    with pytest.MonkeyPatch.context() as patch:
+        at_each_step(patch, ["_write"], fork)
+        trained[0].save_checkpoint(tmp_path / "model", 2, save_optimizer_states=True)
+    assert ended == [0]
 
 
 def test_a_failed_save_leaves_the_old_checkpoint_and_nothing_else(trained, tmp_path, monkeypatch):
@@ -455,6 +581,39 @@ def test_the_last_epoch(epochs, last, trained, tmp_path):
     assert SVRGModule.last_checkpoint(tmp_path / "model") == last
     if epochs:
         assert SVRGModule.load(tmp_path / "model", last, load_optimizer_states=True)._restoring.sections
+
+
+@pytest.mark.parametrize("name", [
+    "./model", ".//model", "sub//model", "sub/../model", "mo*el", "mo[d]el", "model.x-0001", "mod\nel", "modèle", "-model",
+    " model ",
+])  # fmt: skip
+def test_odd_prefixes(name, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("sub")
+    for prefix in (name, str(tmp_path) + "//" + name, pathlib.Path(name)):
+        for epoch in (2, 3):
+            trained[0].save_checkpoint(prefix, epoch, save_optimizer_states=True)
+        assert SVRGModule.last_checkpoint(prefix) == 3
+        # A kill behind the commit, and another one before the next commit.
+        for moment in (8, 5):
+            killed_save(trained[1], prefix, moment)
+        np.testing.assert_array_equal(state_of(prefix, 2)["fc_weight"], weights_of(trained[1])["fc_weight"])
+
+
+def test_files_of_others_are_left_alone(trained, tmp_path):
+    for name in ("model.lock", "model-0002.params.new.txt", "model-x.new", "model2-0001.params.new"):
+        (tmp_path / name).write_text("mine")
+    trained[0].save_checkpoint(tmp_path / "model", 2, save_optimizer_states=True)
+    assert [(tmp_path / name).read_text() for name in ("model.lock", "model-x.new", "model2-0001.params.new")] == [
+        "mine"
+    ] * 3
+
+
+def test_prefixes_from_a_generator(trained, tmp_path):
+    for epoch in (1, 2):
+        trained[0].save_checkpoint(tmp_path / "model", epoch, save_optimizer_states=True)
+    (tmp_path / "model-0002.states").write_bytes(b"half")
+    assert SVRGModule.last_checkpoint(prefix for prefix in [tmp_path / "model"]) == 1
 
 
 def test_no_prefix():
