@@ -26,6 +26,11 @@ FILLED_UP = (
     "divide the number of samples"
 )
 
+UNSAVED_SCHEDULE = (
+    "the learning rate schedule %s keeps %s, which a checkpoint can't hold: a resumed run begins the schedule anew, at "
+    "the number of updates that it has come to. Let a schedule keep numbers and text only"
+)
+
 
 class Notices:
     """Says each warning once."""

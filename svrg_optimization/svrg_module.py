@@ -12,8 +12,7 @@ import mxnet as mx
 from mxnet.module import Module
 
 from . import notices
-from .checkpoint import files, optimizer_states
-from .checkpoint.position import Position
+from .checkpoint import files, optimizer_states, position
 from .checkpoint.svrg_file import Sections
 from .compute import data, ways
 from .compute.full_pass import Callbacks, FullPass, Network, Source
@@ -157,7 +156,7 @@ class SVRGModule(Module):
         self._epochs_of_fit: Optional[data.Epochs] = None
         self._source_of_fit: Optional[Source] = None
         # Made when the optimizer is installed: how far it has come since.
-        self._position: Position
+        self._position: position.Position
         # A checkpoint that is still to be restored.
         self._restoring: Optional[files.Checkpoint] = None
         self._notices = Notices(self.logger)
@@ -235,7 +234,11 @@ class SVRGModule(Module):
         if binding and for_training:
             self._full_batch_rows = internals.rows_on_devices(self)
             self._gradient = BatchGradient(self.symbol, *shapes.of_inputs(self))
-            self._bind_snapshot(self._sharer(shared_module), grad_req)
+            try:
+                self._bind_snapshot(self._sharer(shared_module), grad_req)
+            except BaseException:
+                self._reset_bind()
+                raise
 
     def _sharer(self, module: Optional[Module]) -> "Optional[SVRGModule]":
         """The module that the snapshot is to be shared with, if it can be."""
@@ -269,6 +272,9 @@ class SVRGModule(Module):
         self._larger = LargerBatches(self._way)
         if sharer is None:
             self._way.bound(self)
+        if sharer is not None:
+            # Its weights and snapshot are those of the other module.
+            self._restoring = None
         if self._restoring is not None and self._restoring.sections is not None:
             self._restore_snapshot(self._restoring.sections)
         self._snapshot.convert(internals.gradients(self))
@@ -363,7 +369,9 @@ class SVRGModule(Module):
             settings.update(dict(optimizer_params))
         self._workers = workers.join(kvstore, self._job(), settings)
         settings.update(self._workers.optimizer_settings)
+        before = internals.updater_of_store(self._workers.store)
         super().init_optimizer(self._workers.store, REGISTERED_NAME, settings, force_init)
+        internals.optimizer(self).know_keys_of(getattr(before, "optimizer", None))
         self._workers.start(internals.kvstore(self), internals.parameter_arrays(self), self._users_optimizer())
         if self._workers.has_others:
             internals.take_weights_of_devices(self)
@@ -380,13 +388,18 @@ class SVRGModule(Module):
 
     def _optimizer_is_installed(self) -> None:
         users_optimizer = self._users_optimizer()
-        self._position = Position(users_optimizer)
+        self._position = position.Position(users_optimizer)
         # Its noise is drawn anew at each update: by the stream too, so that a resumed run draws the same.
         self._optimizer_draws = isinstance(users_optimizer, mx.optimizer.SGLD)
         if self._optimizer_draws:
             self._draws.activate()
         if self._restoring is not None:
-            self._restore_optimizer(self._restoring)
+            try:
+                self._restore_optimizer(self._restoring)
+            except BaseException:
+                # Whoever tries again gets the optimizer that they ask for, and the checkpoint.
+                self.optimizer_initialized = False
+                raise
             self._restoring = None
 
     def borrow_optimizer(self, shared_module: Module) -> None:
@@ -397,12 +410,14 @@ class SVRGModule(Module):
         """
         if not shared_module.optimizer_initialized:
             raise RuntimeError("borrow_optimizer() was called too early: call shared_module.init_optimizer() first")
+        self._restoring = None
         self._workers = workers.join_by(shared_module)
         super().borrow_optimizer(shared_module)
-        self._position = getattr(shared_module, "_position", None) or Position(self._users_optimizer())
+        self._position = getattr(shared_module, "_position", None) or position.Position(self._users_optimizer())
 
     def _users_optimizer(self) -> mx.optimizer.Optimizer:
-        installed = internals.optimizer(self)
+        # Another module may have given a store that both use another optimizer.
+        installed = getattr(internals.updater_of_weights(self), "optimizer", internals.optimizer(self))
         # One that is borrowed from a plain Module is not wrapped.
         return getattr(installed, "default_opt", installed)
 
@@ -708,13 +723,16 @@ class SVRGModule(Module):
         RuntimeError if there is no optimizer, or if it runs on plain mxnet's parameter servers, which don't give their
         states away.
         """
-        on_servers = self._workers.states_on_servers()
+        fname, on_servers = os.path.expanduser(os.fspath(fname)), self._workers.states_on_servers()
         if on_servers is None:
             super().save_optimizer_states(fname)
-            return
-        states = on_servers.fetch(self._users_optimizer(), internals.updated_parameters(self))
-        with open(fname, "wb") as file:
-            pickle.dump(states, file)
+        else:
+            states = on_servers.fetch(self._users_optimizer(), internals.updated_parameters(self))
+            with open(fname, "wb") as file:
+                pickle.dump(states, file)
+        if not type(self._users_optimizer()).__module__.startswith("mxnet."):
+            # What can't be read again is better known now.
+            files.load_states(fname)
 
     def load_optimizer_states(self, fname: str) -> None:
         """Load the optimizer's states, as ``Module.load_optimizer_states``, saved with any devices and store.
@@ -752,6 +770,10 @@ class SVRGModule(Module):
         process saves under this prefix, this one waits for it.
         """
         mx.nd.waitall()
+        unsaved = position.unsaved(self._users_optimizer()) if save_optimizer_states else []
+        if unsaved:
+            schedule = type(self._users_optimizer().lr_scheduler).__name__
+            self._notices.say(notices.UNSAVED_SCHEDULE, schedule, ", ".join(unsaved))
         write_symbol = partial(self.symbol.save, remove_amp_cast=remove_amp_cast)
         if save_optimizer_states:
             call_order.check(self, "save_optimizer_states")
@@ -775,7 +797,9 @@ class SVRGModule(Module):
 
     def _position_of_optimizer(self) -> Dict[str, Any]:
         parameters, on_servers = internals.updated_parameters(self), self._workers.states_on_servers()
-        return self._position.state(parameters) if on_servers is None else on_servers.position(parameters)
+        if on_servers is not None:
+            return on_servers.position(parameters)
+        return self._position.state(parameters, self._users_optimizer())
 
     @classmethod
     def load(cls, prefix: str, epoch: int, load_optimizer_states: bool = False, **kwargs: Any) -> "SVRGModule":
@@ -847,23 +871,28 @@ class SVRGModule(Module):
         self._draws.restore(sections["draws"])
         self._snapshot.restore(sections["snapshot"], self._mod_aux, internals.contexts(self))
         # Files before format 3 have no sections of devices.
-        internals.set_arrays(self, sections.get("devices", {}))
+        internals.set_arrays(self, sections.get("devices", {}), auxiliary_only=True)
         internals.set_arrays(self._mod_aux, sections.get("devices of the snapshot", {}))
 
     def _restore_optimizer(self, saved: files.Checkpoint) -> None:
-        position = saved.sections["optimizer"] if saved.sections else {}
-        self._take_over(saved.states or {}, saved.paths.states, position)
+        sections = saved.sections or {"optimizer": {}}
+        self._take_over(saved.states or {}, saved.paths.states, sections["optimizer"])
+        if internals.kvstore(self) is None:
+            # Nothing brings the weights of the devices together.
+            internals.set_arrays(self, sections.get("devices", {}))
 
-    def _take_over(self, states: Dict[Any, Any], path: str, position: Mapping[str, Any]) -> None:
+    def _take_over(self, states: Dict[Any, Any], path: str, where: Mapping[str, Any]) -> None:
         parameters = internals.updated_parameters(self)
-        fitting, begun_anew = optimizer_states.fitting(states, path, self._users_optimizer(), parameters, position)
+        fitting, begun_anew = optimizer_states.fitting(
+            states, path, self._users_optimizer(), parameters, where, len(internals.parameter_names(self))
+        )  # fmt: skip
         on_servers = self._workers.states_on_servers()
         if on_servers is not None:
-            on_servers.give(fitting, position, parameters)
+            on_servers.give(fitting, where, parameters)
         else:
             optimizer_states.put(fitting, internals.updater_of_weights(self))
-            if position:
-                self._position.restore(position, parameters)
+            if where:
+                self._position.restore(where, parameters)
         if begun_anew:
             self.logger.info("The optimizer has other settings than in %s: its states of %s begin anew", path,
                              ", ".join(begun_anew))  # fmt: skip

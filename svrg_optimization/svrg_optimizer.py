@@ -192,6 +192,13 @@ class _SVRGOptimizer(opt.Optimizer):
         # An updater calls it in each update, and through the attributes above it takes longer.
         self.default_opt._set_current_context(device_id)
 
+    def know_keys_of(self, other: Any) -> None:
+        """Recognise the full gradients of another optimizer's parameters, too, if that had the same KVStore before."""
+        if isinstance(other, _SVRGOptimizer) and other is not self:
+            # By name: a KVStore that updates weights knows no numbers.
+            names = {name: name for name in other._names.values()}
+            self._names, self._routes = {**names, **self._names}, {}
+
     def users_key(self, index: Union[int, str]) -> Any:
         """The wrapped optimizer's name or number of a parameter; None for a key that holds anything else."""
         # A server asks for each parameter in each step, and the workers wait for it.

@@ -4,4 +4,5 @@
 - `svrg_file`: the file that is ours, ``prefix-0001.svrg``.
 - `position`: how far an optimizer and its schedule have come.
 - `optimizer_states`: the optimizer's states, by parameter.
+- `safe_pickle`: what of a pickle is read.
 """

@@ -3,6 +3,8 @@
 import json
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
+import numpy as np
+
 from ..mxnet_api.internals import Updated, update_counts
 from . import optimizer_states
 
@@ -18,25 +20,46 @@ def numbers_of(optimizer: Any) -> Dict[str, float]:
     >>> numbers_of(mx.optimizer.Nadam())['m_schedule']
     1.0
     """
+    numbers = {name: _plain(value) for name, value in vars(optimizer).items() if name not in _SETTINGS}
     return {
-        name: value for name, value in vars(optimizer).items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in _SETTINGS
-    }  # fmt: skip
+        name: each for name, each in numbers.items() if isinstance(each, (int, float)) and not isinstance(each, bool)
+    }
 
 
 def schedule_of(optimizer: Any) -> Optional[Dict[str, Any]]:
-    """The class of an optimizer's learning rate schedule, and its attributes that are simple values.
+    """The class of an optimizer's learning rate schedule and its attributes; None if they aren't simple values.
 
     >>> import mxnet as mx
     >>> schedule_of(mx.optimizer.SGD(lr_scheduler=mx.lr_scheduler.FactorScheduler(4, 0.5)))['base_lr']
     0.01
     """
-    scheduler = optimizer.lr_scheduler
-    if scheduler is None:
+    attributes = getattr(optimizer.lr_scheduler, "__dict__", None)
+    if attributes is None or not all(map(_is_simple, map(_plain, attributes.values()))):
         return None
-    simple = {name: value for name, value in getattr(scheduler, "__dict__", {}).items() if _is_simple(value)}
+    found = {
+        "class": type(optimizer.lr_scheduler).__name__,
+        **{name: _plain(each) for name, each in attributes.items()},
+    }
     # Lists instead of tuples, as in what is read from a file.
-    return {"class": type(scheduler).__name__, **json.loads(json.dumps(simple))}
+    return dict(json.loads(json.dumps(found)))
+
+
+def unsaved(optimizer: Any) -> List[str]:
+    """What a schedule keeps that a checkpoint can't hold, so that it begins anew when training goes on.
+
+    >>> import mxnet as mx
+    >>> schedule = mx.lr_scheduler.FactorScheduler(4, 0.5)
+    >>> schedule.seen = {1, 2}
+    >>> unsaved(mx.optimizer.SGD(lr_scheduler=schedule))
+    ['seen']
+    """
+    attributes = getattr(optimizer.lr_scheduler, "__dict__", {})
+    return [name for name, value in attributes.items() if not (_is_simple(_plain(value)) or callable(value))]
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy's as one of Python's."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _is_simple(value: Any) -> bool:
@@ -52,13 +75,17 @@ class Position:
         self._of_user = optimizer
         self._numbers, self._schedule = numbers_of(optimizer), schedule_of(optimizer)
 
-    def state(self, parameters: Sequence[Updated]) -> Dict[str, Any]:
-        """What `restore` takes."""
+    def state(self, parameters: Sequence[Updated], optimizer: Any = None) -> Dict[str, Any]:
+        """What `restore` takes; of another optimizer that works in the place of this one, if that is given."""
+        self._of_user = optimizer or self._of_user
         counts = {each.name: _count(self._of_user, each.keys) for each in parameters}
-        scalars = {name: value for name, value in numbers_of(self._of_user).items() if value != self._numbers.get(name)}
+        now = numbers_of(self._of_user)
+        changed = [name for name in now if now[name] != self._numbers.get(name)]
         return {
             "class": type(self._of_user).__name__, "devices": max((len(each.keys) for each in parameters), default=0),
-            "counts": counts, "scalars": scalars, "schedule": [self._schedule, schedule_of(self._of_user)],
+            "counts": counts, "scalars": {name: now[name] for name in changed},
+            "scalars at start": {name: self._numbers.get(name) for name in changed},
+            "schedule": [self._schedule, schedule_of(self._of_user)],
         }  # fmt: skip
 
     def restore(self, state: Mapping[str, Any], parameters: Sequence[Updated]) -> None:
@@ -73,10 +100,13 @@ class Position:
         for device in {0, *(weight.context.device_id for each in parameters for weight in each.weights)}:
             of_device = counts.setdefault(device, {})
             of_device.update((key, saved[each.name]) for each in parameters if each.name in saved for key in each.keys)
+        at_first = state.get("scalars at start", {})
         for name, value in state["scalars"].items():
-            setattr(self._of_user, name, value)
+            # What the user gives another value keeps that.
+            if name not in at_first or at_first[name] == self._numbers.get(name):
+                setattr(self._of_user, name, value)
         at_start, now = state.get("schedule", [None, None])
-        if at_start is not None and at_start == self._schedule:
+        if at_start is not None and now is not None and json.dumps(at_start) == json.dumps(self._schedule):
             # The user has given the same schedule again.
             scheduler = self._of_user.lr_scheduler
             changed: List[str] = [name for name in now if now[name] != at_start.get(name)]

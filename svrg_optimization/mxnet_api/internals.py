@@ -135,13 +135,13 @@ def updated_parameters(module: Any) -> List[Updated]:
 
 
 def updater_of_weights(module: Any) -> Any:
-    """What updates the weights in this process: the module's updater, or its KVStore's."""
-    return module._kvstore._updater if module._update_on_kvstore else module._updater
+    """What updates the weights in this process: the module's updater, or its KVStore's. None before there is any."""
+    return updater_of_store(module._kvstore) if module._update_on_kvstore else module._updater
 
 
 def updater_of_store(store: Any) -> Any:
-    """What a KVStore updates its arrays by, or None."""
-    return store._updater
+    """What a KVStore updates its arrays by; None if nothing does, or there is no such store."""
+    return getattr(store, "_updater", None)
 
 
 def next_rates(optimizer: Any, indices: Any) -> Tuple[List[float], List[float]]:
@@ -279,13 +279,16 @@ def arrays_that_differ(module: Any) -> Dict[str, Dict[str, Any]]:
     return {device: of_device for device, of_device in found.items() if of_device}
 
 
-def set_arrays(module: Any, arrays: Dict[str, Dict[str, Any]]) -> None:
-    """Put back what `arrays_that_differ` has found, if the bound module has as many devices."""
+def set_arrays(module: Any, arrays: Dict[str, Dict[str, Any]], auxiliary_only: bool = False) -> None:
+    """Put back what `arrays_that_differ` has found, or what isn't a weight, if the bound module has as many devices."""
     found = executors(module)
     if len(arrays) == len(found):
         for executor, of_device in zip(found, arrays.values()):
             for name, array in of_device.items():
-                array.copyto(executor.arg_dict[name] if name in executor.arg_dict else executor.aux_dict[name])
+                if name in executor.aux_dict:
+                    array.copyto(executor.aux_dict[name])
+                elif not auxiliary_only:
+                    array.copyto(executor.arg_dict[name])
 
 
 @contextlib.contextmanager

@@ -68,6 +68,40 @@ def test_what_states_may_be_made_of(state, protocol, tmp_path):
     assert np.array_equal(state, found) if isinstance(state, np.ndarray) else state == found
 
 
+class Made:
+    """Is pickled as a call with these arguments, and then a state."""
+
+    def __init__(self, *reduced):
+        self.reduced = reduced
+
+    def __reduce__(self):
+        return self.reduced
+
+
+TYPE = Made(np.dtype, ("O8", False, True))
+ARRAYS = {
+    "objects": np.array([{}], dtype=object), "records": np.zeros(1, dtype=[("a", "f4")]),
+    "raw bytes": np.zeros(1, dtype="V8"), "dates": np.zeros(1, dtype="M8[s]"),
+    "an object type": Made(np.core.multiarray._reconstruct, (np.ndarray, (0,), b"b"),
+                           (1, (1,), TYPE, False, b"12345678")),
+    "a shape that doesn't fit": Made(np.core.multiarray._reconstruct, (np.ndarray, (0,), b"b"),
+                                     (1, (9,), np.dtype("f4"), False, b"1234")),
+    "no state": Made(np.core.multiarray._reconstruct, (np.ndarray, (0,), b"b")),
+    "an NDArray without a handle": Made(mx.nd.NDArray, (None,), {"handle": None}),
+    "an NDArray without a state": Made(mx.nd.NDArray, (None,)),
+    "a type": np.ndarray, "a type of mxnet": mx.nd.NDArray,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_arrays_that_are_none(kind, tmp_path):
+    """Whatever NumPy or mxnet might be led to do with the bytes."""
+    path = tmp_path / "states"
+    path.write_bytes(pickle.dumps({0: ARRAYS[kind]}))
+    with pytest.raises((ValueError, TypeError)):
+        optimizer_states.read(path)
+
+
 @pytest.mark.parametrize("saved_with", [(1, "local"), (2, "local"), (3, "device")])
 @pytest.mark.parametrize("loaded_with", [(1, "local"), (2, "local"), (3, "device"), (1, None)])
 def test_states_alone_go_to_other_devices(saved_with, loaded_with, tmp_path):

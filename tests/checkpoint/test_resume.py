@@ -1,6 +1,8 @@
 """Training goes on from a checkpoint: bit for bit, or to rounding where devices or stores are others."""
 
+import collections
 import os
+import pickle
 
 import mxnet as mx
 import numpy as np
@@ -331,3 +333,244 @@ def test_before_the_first_snapshot(tmp_path):
     expected = oracle.svrg(SOFTMAX, weights, data, oracle.Optimizer, batch_size=4, epochs=1, update_freq=1)
     for actual, wanted in zip(train_steps(loaded, train, 1), expected):
         assert_same(actual, wanted, rtol=1e-12, atol=1e-14)
+
+
+# ------------------------------------------------------------------------------------------------ odd ways to go on
+
+
+def four_layers():
+    """Layers of one shape, without biases."""
+    net = mx.sym.Variable("data")
+    for k in range(4):
+        net = mx.sym.FullyConnected(net, num_hidden=3, no_bias=True, name="l{}".format(k))
+    return mx.sym.LinearRegressionOutput(net, mx.sym.Variable("label"))
+
+
+def with_four_layers(kind, fixed, devices=1, module=None):
+    train = mx.io.NDArrayIter(np.ones((4, 3)), np.zeros((4, 3)), 4, label_name="label")
+    arguments = dict(label_names=["label"], fixed_param_names=fixed, context=list(map(mx.cpu, range(devices))))
+    module = kind(four_layers(), **arguments) if module is None else module(**arguments)
+    module.bind(train.provide_data, train.provide_label)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MXNET_UPDATE_ON_KVSTORE", "0")
+        module.init_params()
+        module.init_optimizer(optimizer_params={"momentum": 0.5})
+    return module
+
+
+@pytest.mark.parametrize("kind", [mx.mod.Module, SVRGModule])
+@pytest.mark.parametrize("fixed_then", [[], ["l2_weight", "l3_weight"], ["l0_weight"]])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_states_of_layers_that_are_alike(devices, fixed_then, kind, tmp_path):
+    """Each goes to its layer, or is refused: a plain Module's file doesn't say on how many devices it was saved."""
+    module = with_four_layers(kind, [], devices)
+    states = internals.updater_of_weights(module).states
+    for position in range(4):
+        for k in range(devices):
+            states[position * devices + k] = mx.nd.full((3, 3), position)
+    module.save_checkpoint(str(tmp_path / "model"), 1, save_optimizer_states=True)
+
+    def load(**arguments):
+        return SVRGModule.load(tmp_path / "model", 1, load_optimizer_states=True, **arguments)
+
+    refused = 0
+    for devices_then in (1, 2):
+        try:
+            resumed = with_four_layers(None, fixed_then, devices_then, load)
+        except ValueError:
+            refused += 1
+            continue
+        for each in internals.updated_parameters(resumed):
+            for key in each.keys:
+                state = internals.updater_of_weights(resumed).states[key]
+                assert state.asnumpy().tolist() == np.full((3, 3), each.position).tolist()
+    if kind is SVRGModule:
+        assert not refused
+    elif not fixed_then:
+        # As it was saved.
+        with_four_layers(None, [], devices, load)
+
+
+@pytest.mark.parametrize(
+    "states",
+    [{"other_weight": mx.nd.ones((3, 3))}, {7: mx.nd.ones((3, 3)), 9: mx.nd.ones((3, 3))}],
+    ids=["names", "numbers"],
+)
+def test_states_of_another_network(states, tmp_path):
+    (tmp_path / "states").write_bytes(pickle.dumps(states))
+    module = with_four_layers(SVRGModule, [])
+    with pytest.raises(ValueError, match="states: it (has states, but none of this|doesn't say on how many devices)"):
+        module.load_optimizer_states(tmp_path / "states")
+
+
+@pytest.mark.parametrize("interrupted", ["the wrong optimizer", "an interrupt"])
+def test_a_second_try_goes_on_from_the_checkpoint(interrupted, tmp_path, monkeypatch):
+    whole = new_module()
+    fit(whole, 0, 4, optimizer="adam",
+        callback=lambda epoch, *_: epoch == 1 and whole.save_checkpoint(tmp_path / "model", 2, True))  # fmt: skip
+    resumed = SVRGModule.load(tmp_path / "model", 2, load_optimizer_states=True)
+    if interrupted == "an interrupt":
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("_restore_snapshot", "_restore_optimizer"):
+                method = getattr(SVRGModule, name)
+
+                def interrupt(self, *args, method=method):
+                    method(self, *args)
+                    raise KeyboardInterrupt
+
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(SVRGModule, name, interrupt)
+                    with pytest.raises(KeyboardInterrupt):
+                        fit(resumed, 2, 4, optimizer="adam")
+    else:
+        with pytest.raises(ValueError, match="the states of Adam, and the optimizer is SGD"):
+            fit(resumed, 2, 4, optimizer="momentum")
+    fit(resumed, 2, 4, optimizer="adam")
+    assert_same(weights_of(resumed), weights_of(whole))
+
+
+def test_devices_that_trained_apart_go_on_together(tmp_path):
+    """With a KVStore all have the weights of the .params file."""
+    data, weights = samples(SOFTMAX, 8)
+    train = iterator(SOFTMAX, data, 4)
+    module = ready(SOFTMAX, weights, train, devices=2, kvstore=None)
+    list(train_steps(module, train, 2))
+    module.save_checkpoint(tmp_path / "model", 2, save_optimizer_states=True)
+    for kvstore, apart in ((None, True), ("local", False)):
+        for update in "01":
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("MXNET_UPDATE_ON_KVSTORE", update)
+                resumed = SVRGModule.load(
+                    tmp_path / "model", 2, load_optimizer_states=True, context=[mx.cpu(0), mx.cpu(1)]
+                )
+                resumed.bind(train.provide_data, train.provide_label)
+                resumed.init_optimizer(kvstore=kvstore, optimizer_params={"learning_rate": 0.25})
+            first, second = (each.arg_dict["fc_weight"].asnumpy() for each in internals.executors(resumed))
+            assert np.array_equal(first, second) is not apart
+
+
+class Counting(mx.lr_scheduler.LRScheduler):
+    """Keeps how often it was asked, in some form."""
+
+    def __init__(self, start):
+        super().__init__(base_lr=0.125)
+        self.asked = start
+
+    def __call__(self, num_update):
+        self.asked = self.asked + 1
+        return 0.125 / float(np.sum(self.asked))
+
+
+@pytest.mark.parametrize("start, is_kept", [(1, True), (1.0, True), (np.int64(1), True), (np.float32(1), True),
+                                            (np.ones(1), False)], ids=lambda each: type(each).__name__)  # fmt: skip
+def test_a_schedule_of_ones_own(start, is_kept, tmp_path, caplog):
+    def train(module, begin, end, callback=None):
+        data, weights = samples(SOFTMAX, 10)
+        module.fit(iterator(SOFTMAX, data, 4, np.float32), begin_epoch=begin, num_epoch=end,
+                   arg_params={name: nd(value, np.float32) for name, value in weights.items()}, aux_params={},
+                   epoch_end_callback=callback, optimizer_params={"lr_scheduler": Counting(start)})  # fmt: skip
+
+    whole = new_module()
+    train(whole, 0, 4, lambda epoch, *_: epoch == 1 and whole.save_checkpoint(tmp_path / "model", 2, True))
+    resumed = SVRGModule.load(tmp_path / "model", 2, load_optimizer_states=True)
+    train(resumed, 2, 4)
+    if is_kept:
+        assert_same(weights_of(resumed), weights_of(whole))
+    said = [message for message in caplog.messages if "which a checkpoint can't hold" in message]
+    assert len(said) == (not is_kept) and all("Counting keeps asked" in message for message in said)
+
+
+def test_a_decay_in_numpys_numbers_is_not_applied_twice(tmp_path):
+    """Its count is a number of NumPy's, its rate one of Python's: both are restored, or none."""
+
+    def train(module, begin, end, callback=None):
+        schedule = mx.lr_scheduler.FactorScheduler(np.int64(4), np.float32(0.5), base_lr=0.5)
+        data, _ = samples(SOFTMAX, 10)
+        module.fit(iterator(SOFTMAX, data, 4, np.float32), begin_epoch=begin, num_epoch=end,
+                   epoch_end_callback=callback, initializer=mx.init.One(),
+                   optimizer_params={"lr_scheduler": schedule, "learning_rate": 0.5})  # fmt: skip
+        return schedule.base_lr
+
+    whole = new_module()
+    expected = train(whole, 0, 6, lambda epoch, *_: epoch == 2 and whole.save_checkpoint(tmp_path / "model", 3, True))
+    assert train(SVRGModule.load(tmp_path / "model", 3, load_optimizer_states=True), 3, 6) == expected
+
+
+def test_a_momentum_given_anew_is_used(tmp_path):
+    module = new_module()
+    fit(module, 0, 1)
+    internals.optimizer(module).momentum = 0.5
+    module.save_checkpoint(tmp_path / "model", 1, save_optimizer_states=True)
+    data, _ = samples(SOFTMAX, 10)
+    for given, expected in ((0.9, 0.5), (0.75, 0.75)):
+        resumed = SVRGModule.load(tmp_path / "model", 1, load_optimizer_states=True)
+        resumed.fit(iterator(SOFTMAX, data, 4, np.float32), begin_epoch=1, num_epoch=2,
+                    optimizer_params={"momentum": given})  # fmt: skip
+        assert internals.optimizer(resumed).momentum == expected
+
+
+@mx.optimizer.register
+class Remembering(mx.optimizer.Optimizer):
+    """An optimizer whose states change their form as it works."""
+
+    def __init__(self, state=None, **kwargs):
+        super().__init__(**kwargs)
+        self.first = state
+
+    def create_state(self, index, weight):
+        return [self.first]
+
+    def update(self, index, weight, grad, state):
+        state[0] = (0 if state[0] is None else state[0]) + 0.5 * grad
+        weight -= self._get_lr(index) * state[0]
+
+
+def test_states_that_change_their_form(tmp_path):
+    whole = new_module()
+    data, weights = samples(SOFTMAX, 10)
+
+    def train(module, begin, end, callback=None):
+        module.fit(iterator(SOFTMAX, data, 4, np.float32), begin_epoch=begin, num_epoch=end, optimizer="remembering",
+                   arg_params={name: nd(value, np.float32) for name, value in weights.items()}, aux_params={},
+                   epoch_end_callback=callback)  # fmt: skip
+
+    train(whole, 0, 4, lambda epoch, *_: epoch == 1 and whole.save_checkpoint(tmp_path / "model", 2, True))
+    resumed = SVRGModule.load(tmp_path / "model", 2, load_optimizer_states=True)
+    train(resumed, 2, 4)
+    assert_same(weights_of(resumed), weights_of(whole))
+    internals.updater_of_weights(whole).states[0] = collections.deque([1])
+    with pytest.raises(ValueError, match="it holds collections.deque"):
+        whole.save_checkpoint(tmp_path / "model", 4, save_optimizer_states=True)
+    assert SVRGModule.last_checkpoint(tmp_path / "model") == 2
+
+
+def test_two_modules_on_one_store(tmp_path):
+    """The store has the second one's optimizer, as with Module, which recognises the full gradients of both."""
+    data, weights = samples(SOFTMAX, 8)
+    train, store = iterator(SOFTMAX, data, 4), mx.kv.create("local")
+    alone = ready(SOFTMAX, weights, train, devices=2)
+    expected = list(train_steps(alone, train, 2))
+    first = ready(SOFTMAX, weights, train, devices=2, kvstore=store)
+    net = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=3, name="other"),
+                               mx.sym.Variable("softmax_label"), name="out")  # fmt: skip
+    second = SVRGModule(net, context=[mx.cpu(0), mx.cpu(1)])
+    second.bind(train.provide_data, train.provide_label)
+    second.init_params(
+        arg_params={name.replace("fc", "other"): nd(value) for name, value in weights.items()}, aux_params={}
+    )
+    second.init_optimizer(kvstore=store, optimizer_params={"learning_rate": 0.25})
+    for module in (first, second):
+        for actual, wanted in zip(train_steps(module, train, 2), expected):
+            assert_same({name.replace("other", "fc"): value for name, value in actual.items()}, wanted)
+    for module in (first, second):
+        counts = module._state()["optimizer"]["counts"]
+        assert counts and set(counts.values()) == {4}
+
+
+def test_states_in_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    module = new_module()
+    fit(module, 0, 1)
+    module.save_optimizer_states("~/states")
+    module.load_optimizer_states("~/states")
+    assert (tmp_path / "states").exists()
