@@ -391,7 +391,7 @@ with open(sys.argv[1], 'wb') as file:
     fcntl.lockf(file, fcntl.LOCK_EX)
     print('ready', flush=True)
     sys.stdin.read()
-    os.remove(sys.argv[1])
+    os.rename(sys.argv[1], sys.argv[1] + ' was held')
 """
 
 
@@ -407,10 +407,14 @@ def test_a_save_waits_for_another_process_and_says_so(trained, tmp_path, caplog)
 
         logger, handler = logging.getLogger(files.__name__), Handler()
         logger.addHandler(handler)
+        held = []
         try:
-            trained[0].save_checkpoint(tmp_path / "model", 2, save_optimizer_states=True)
+            with pytest.MonkeyPatch.context() as patch:
+                at_each_step(patch, ["_write"], lambda: held.append(not os.path.exists(lock + " was held")))
+                trained[0].save_checkpoint(tmp_path / "model", 2, save_optimizer_states=True)
         finally:
             logger.removeHandler(handler)
+    assert held == [False] * 4
     assert "waiting for another process, which holds {}".format(lock) in caplog.text
     assert SVRGModule.last_checkpoint(tmp_path / "model") == 2
     assert not os.path.exists(lock)
