@@ -30,6 +30,10 @@ if os.environ.get("DMLC_ROLE") == "worker":
     from .distributed import watch_client
 
     watch_client.join_as_worker()
+    # Whoever makes a store next waits for the others.
+    from .distributed import new_stores
+
+    new_stores.register()
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,8 @@ from .compute.serial import Serial
 from .compute.sgd import PreparedSGD
 from .compute.updater import Updater
 from .distributed import workers
+from .distributed.server_desk import arrays_in
+from .distributed.states_on_servers import as_servers_have_them
 from .keys import check_parameter_names
 from .mxnet_api import call_order, checks, internals, shapes
 from .mxnet_api.rows import unknown_operators
@@ -383,7 +385,7 @@ class SVRGModule(Module):
         return workers.Job(
             [(name, arrays[0].shape, arrays[0].dtype.__name__) for name, arrays in internals.parameter_arrays(self)],
             sum(internals.rows_on_devices(self)), self.update_freq, partial(internals.updates_on_kvstore, self),
-            self.logger,
+            self.logger, self._restoring is not None,
         )  # fmt: skip
 
     def _optimizer_is_installed(self) -> None:
@@ -797,9 +799,8 @@ class SVRGModule(Module):
 
     def _position_of_optimizer(self) -> Dict[str, Any]:
         parameters, on_servers = internals.updated_parameters(self), self._workers.states_on_servers()
-        if on_servers is not None:
-            return on_servers.position(parameters)
-        return self._position.state(parameters, self._users_optimizer())
+        here = self._position.state(parameters, self._users_optimizer())
+        return here if on_servers is None else on_servers.position(here, parameters)
 
     @classmethod
     def load(cls, prefix: str, epoch: int, load_optimizer_states: bool = False, **kwargs: Any) -> "SVRGModule":
@@ -882,12 +883,14 @@ class SVRGModule(Module):
             internals.set_arrays(self, sections.get("devices", {}))
 
     def _take_over(self, states: Dict[Any, Any], path: str, where: Mapping[str, Any]) -> None:
-        parameters = internals.updated_parameters(self)
+        parameters, on_servers = internals.updated_parameters(self), self._workers.states_on_servers()
+        if on_servers is not None:
+            parameters = as_servers_have_them(parameters, self._users_optimizer())
         fitting, begun_anew = optimizer_states.fitting(
             states, path, self._users_optimizer(), parameters, where, len(internals.parameter_names(self))
         )  # fmt: skip
-        on_servers = self._workers.states_on_servers()
         if on_servers is not None:
+            self._workers.agree({"optimizer states to go on with": _description(fitting, where)})
             on_servers.give(fitting, where, parameters)
         else:
             optimizer_states.put(fitting, internals.updater_of_weights(self))
@@ -896,6 +899,12 @@ class SVRGModule(Module):
         if begun_anew:
             self.logger.info("The optimizer has other settings than in %s: its states of %s begin anew", path,
                              ", ".join(begun_anew))  # fmt: skip
+
+
+def _description(states: Mapping[Any, Any], where: Mapping[str, Any]) -> Any:
+    """What must be the same on all workers that go on from a checkpoint."""
+    arrays = {name: len(arrays_in(state)) for name, state in states.items()}
+    return [sorted(arrays.items()), sorted(where.get("counts", {}).items())]
 
 
 def _heads(module: Module, out_grads: OutGrads, batch: Any) -> Any:

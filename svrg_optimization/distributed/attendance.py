@@ -91,6 +91,8 @@ class Attendance:
             names = sorted(member.name for member in self._of(role).values())
             if self._members and len(names) < expected:
                 here = "; here: {}".format(", ".join(names)) if names else ""
+                if role == "worker" and not names:
+                    here = ", which have not yet imported svrg_optimization"
                 found.append("{} of {} {}s{}".format(expected - len(names), expected, role, here))
         return "waiting for {}".format(", and for ".join(found)) if found and not self._ended else ""
 

@@ -57,7 +57,10 @@ def encode(text: str, lengths: Sequence[int]) -> List[Any]:
     """
     data = text.encode()
     if len(data) >= sum(lengths):
-        raise ValueError("a text of {} bytes is too long for {}".format(len(data), sum(lengths)))
+        raise ValueError(
+            "an answer of {} bytes is too long for {}: the learning rate schedule has changed too much; set "
+            "MXNET_UPDATE_ON_KVSTORE=0 for all workers".format(len(data), sum(lengths))
+        )
     numbers = np.zeros(sum(lengths), np.float32)
     numbers[: len(data)] = np.frombuffer(data, np.uint8)
     return np.split(numbers, np.cumsum(lengths)[:-1])

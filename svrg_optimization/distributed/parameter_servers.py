@@ -43,7 +43,7 @@ class ParameterServers(Workers):
         ParameterServers.store_of_process = store
         new_stores.watch(store)
         super().__init__(store, store.rank, store.num_workers, job.batch_size, job.logger)
-        self._servers = int(os.environ["DMLC_NUM_SERVER"])
+        self._servers, self._process = int(os.environ["DMLC_NUM_SERVER"]), os.getpid()
         self._proofs = keys.proof_keys(self._servers)
         self._init_first_keys()
         self._check_watch()
@@ -193,8 +193,10 @@ class ParameterServers(Workers):
         return self._states
 
     def leave(self) -> None:
-        """End the job together with the other workers: the servers stop when all have left."""
+        """End the job together with the other workers: the servers stop when all have left. A fork has none to end."""
         atexit.unregister(self.leave)
+        if os.getpid() != self._process:
+            return
         watch_client.call(lambda client: client.leave())
         waiting = liveness.say_later("worker {}: done; waiting for the other workers".format(self.rank))
         # Pushes that are still queued would be lost, and the servers would wait for them.

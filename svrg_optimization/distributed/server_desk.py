@@ -52,9 +52,10 @@ class Desk:
 
     def look_at_optimizer(self) -> None:
         """Note the settings that an optimizer has come with. Each worker sends one, and the last one counts."""
-        updater = self._the_updater()
-        if updater is not None:
-            self._position = Position(updater.optimizer.default_opt)
+        # A plain Module's isn't wrapped, and nobody asks for its states.
+        optimizer = getattr(getattr(self._the_updater(), "optimizer", None), "default_opt", None)
+        if optimizer is not None:
+            self._position = Position(optimizer)
 
     def see(self, key: str, number: int, stored: Any) -> None:
         """An array that isn't a parameter was assigned; this is what the server keeps."""
@@ -73,9 +74,6 @@ class Desk:
             self._worker = asked["worker"]
         elif asked["do"] == "close":
             self._worker = None
-            for name, full_gradient in self._kept.items():
-                full_gradient.copyto(self._full_gradients[name])
-            self._kept = {}
         try:
             answer = getattr(self, "_" + asked["do"])(**asked["with"])
             self._write({"worker": asked["worker"], "number": asked["number"], **answer})
@@ -92,6 +90,13 @@ class Desk:
         return {}
 
     _close = _open
+
+    def _put_back(self) -> Dict[str, Any]:
+        """Put the full gradients back where states were shown."""
+        for name, full_gradient in self._kept.items():
+            full_gradient.copyto(self._full_gradients[name])
+        self._kept = {}
+        return {}
 
     def _parameters(self) -> List[Updated]:
         """The parameters that this server has, or has a part of."""
@@ -115,12 +120,16 @@ class Desk:
         """How many arrays a state has, and how far the optimizer has come."""
         assert self._position is not None
         position = self._position.state(self._parameters())
-        counts = set(position.pop("counts").values())
+        # An answer isn't long: so one count for all, and of the schedule what has changed. Fixed parameters have none.
+        counts = set(position["counts"].values()) - {0}
         if len(counts) > 1:
             raise ValueError("some parameters were updated more often than others")
-        # One for all, since an answer isn't long.
-        position["count"] = max(counts, default=0)
-        return {"arrays": max(map(len, self._states().values()), default=0), "position": position}
+        at_start, now = position["schedule"]
+        changed = {} if now is None else {name: now[name] for name in now if now[name] != (at_start or {}).get(name)}
+        return {
+            "arrays": max(map(len, self._states().values()), default=0), "count": max(counts, default=0),
+            "scalars": position["scalars"], "scalars at start": position["scalars at start"], "schedule": changed,
+        }  # fmt: skip
 
     def _show(self, array: int) -> Dict[str, Any]:
         """Put an array of each state where the full gradients are."""

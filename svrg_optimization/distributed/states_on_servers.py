@@ -1,12 +1,14 @@
 """The states and settings of an optimizer that runs on servers of ours, as a worker saves, loads and changes them."""
 
 import contextlib
+import copy
 import json
 import pickle
 import threading
 from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import mxnet as mx
+import numpy as np
 
 from .. import keys
 from ..mxnet_api import internals
@@ -23,7 +25,10 @@ PLAIN_SERVERS = (
 # Attributes of an optimizer, and of its schedule, that have changed.
 Changes = Tuple[Dict[str, Any], Dict[str, Any]]
 # Attributes of an optimizer that are no settings: what it has counted, and names that servers have already.
-_NO_SETTINGS = ("lr_scheduler", "num_update", "begin_num_update", "idx2name", "sym_info", "param_dict")
+_NO_SETTINGS = (
+    "lr_scheduler", "num_update", "begin_num_update", "idx2name", "sym_info", "param_dict", "_index_update_count",
+    "_all_index_update_counts",
+)  # fmt: skip
 
 
 class StatesOnServers:
@@ -46,14 +51,14 @@ class StatesOnServers:
             self._store.pull(key, out=array)
         # The proofs' keys have the numbers from 1 on: 0 is the exchange.
         texts = notes.of_servers([array.asnumpy() for array in arrays], 1, notes.is_whole(servers))
-        answers = [json.loads(notes.decode(text)) for text in texts[: 1 if of_first else servers]]
+        answers = [_parsed(notes.decode(text)) for text in texts[: 1 if of_first else servers]]
         for rank, answer in enumerate(answers):
             if self._is_for_us(answer) and "error" in answer:
                 raise RuntimeError("server {}: {}".format(rank, answer["error"]))
         return answers
 
     def _is_for_us(self, answer: Mapping[str, Any]) -> bool:
-        return (answer["worker"], answer["number"]) == (self._store.rank, self._requests)
+        return (answer.get("worker"), answer.get("number")) == (self._store.rank, self._requests)
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
@@ -70,36 +75,46 @@ class StatesOnServers:
 
     # -------------------------------------------------------------------------------------- saving and loading
 
-    def position(self, parameters: Sequence[Updated]) -> Dict[str, Any]:
-        """What `Position.state` says, of the servers' optimizers."""
+    def position(self, at_start: Mapping[str, Any], parameters: Sequence[Updated]) -> Dict[str, Any]:
+        """What `Position.state` says, of the servers' optimizers; `at_start` is what it says of this worker's."""
         with self._turn():
-            answers = self._ask("describe")
-        of_servers = [answer["position"] for answer in answers]
+            of_servers = self._ask("describe")
         # A server without parameters has counted nothing.
-        position = dict(max(of_servers, key=lambda each: each["count"]))
-        count = position.pop("count")
-        position["counts"] = {each.name: count for each in parameters}
-        # Nadam's m_schedule, for instance, goes on with each parameter that a server has.
-        position["scalars of servers"] = [each["scalars"] for each in of_servers]
-        return position
+        furthest = max(of_servers, key=lambda each: each["count"])
+        schedule, _ = at_start["schedule"]
+        return {
+            **at_start, "counts": {each.name: furthest["count"] for each in parameters},
+            "scalars": furthest["scalars"], "scalars at start": furthest["scalars at start"],
+            # Nadam's m_schedule, for instance, goes on with each parameter that a server has.
+            "scalars of servers": [each["scalars"] for each in of_servers],
+            "schedule": [schedule, None if schedule is None else {**schedule, **furthest["schedule"]}],
+        }  # fmt: skip
 
     def fetch(self, optimizer: Any, parameters: Sequence[Updated]) -> Dict[str, Any]:
         """The state of each parameter by its name; `optimizer` is of the same kind. Other workers need not call it."""
+        pulled = []
         with self._turn():
             number = max(answer["arrays"] for answer in self._ask("describe"))
-            pulled = [self._pull(array, parameters) for array in range(number)]
+            try:
+                for array in range(number):
+                    self._ask("show", array=array)
+                    pulled.append(self._pull_full_gradients(parameters))
+            finally:
+                # A pull writes into the arrays that were pushed last, too: those of this worker's full gradient.
+                self._ask("put_back")
+                self._pull_full_gradients(parameters)
         if not number:
             return {}
         states = {}
-        for each in parameters:
+        for each in as_servers_have_them(parameters, optimizer):
             state = optimizer.create_state_multi_precision(each.position, each.weights[0])
             for array, values in zip(arrays_in(state), pulled):
                 array[:] = values[each.name].astype(array.dtype)
             states[each.name] = state
         return states
 
-    def _pull(self, array: int, parameters: Sequence[Updated]) -> Dict[str, Any]:
-        self._ask("show", array=array)
+    def _pull_full_gradients(self, parameters: Sequence[Updated]) -> Dict[str, Any]:
+        """What the servers have where the full gradients are."""
         values = {each.name: _like_full_gradient(each) for each in parameters}
         for name, value in values.items():
             self._store.pull(keys.full_gradient_key(name), out=value)
@@ -130,8 +145,41 @@ class StatesOnServers:
 
     def set(self, changes: "Changes") -> None:
         """Change settings of the servers' optimizers. The servers are between two steps, until this worker goes on."""
+        try:
+            pickled = pickle.dumps(changes, 0).decode("latin-1")
+        except Exception as error:
+            raise RuntimeError(
+                "the servers can't be told of the new {}, which can't be pickled ({}): set what can, or set "
+                "MXNET_UPDATE_ON_KVSTORE=0 for all workers".format(", ".join({**changes[0], **changes[1]}), error)
+            ) from error
         with self._turn():
-            self._ask("set", changes=pickle.dumps(changes, 0).decode("latin-1"))
+            self._ask("set", changes=pickled)
+
+
+def _parsed(text: str) -> Dict[str, Any]:
+    # What is for another worker may change while its parts are pulled.
+    try:
+        return dict(json.loads(text))
+    except ValueError:
+        return {}
+
+
+def as_servers_have_them(parameters: Sequence[Updated], optimizer: Any) -> List[Updated]:
+    """The parameters in the types that servers update: float32 for float16, if the optimizer has `multi_precision`.
+
+    >>> parameter = Updated('w', 0, ['w'], [mx.nd.ones(2, dtype='float16')])
+    >>> for multi_precision in (False, True):
+    ...     sgd = mx.optimizer.SGD(multi_precision=multi_precision)
+    ...     print(as_servers_have_them([parameter], sgd)[0].weights[0].dtype.__name__)
+    float16
+    float32
+    """
+    if not getattr(optimizer, "multi_precision", False):
+        return list(parameters)
+    return [
+        each._replace(weights=[w.astype("float32") if w.dtype == np.float16 else w for w in each.weights])
+        for each in parameters
+    ]
 
 
 def _like_full_gradient(parameter: Updated) -> Any:
@@ -154,12 +202,9 @@ class Settings:
         self._settings, self._schedule, self._of_schedule = self._now()
 
     def _now(self) -> Tuple[Dict[str, Any], Any, Dict[str, Any]]:
-        settings = {
-            name: dict(value) if isinstance(value, dict) else value
-            for name, value in vars(self._of_user).items() if name not in _NO_SETTINGS and not name.startswith("_")
-        }  # fmt: skip
+        settings = {name: _kept(value) for name, value in vars(self._of_user).items() if name not in _NO_SETTINGS}
         schedule = self._of_user.lr_scheduler
-        return settings, schedule, dict(getattr(schedule, "__dict__", {}))
+        return settings, schedule, {name: _kept(value) for name, value in getattr(schedule, "__dict__", {}).items()}
 
     def changes(self) -> Changes:
         """What has been set since: attributes of the optimizer, and of its schedule unless that is another one."""
@@ -171,6 +216,11 @@ class Settings:
         return changed, _changed(of_schedule_before, self._of_schedule)
 
 
+def _kept(value: Any) -> Any:
+    """A value as it is now, if it can be changed in place and be compared."""
+    return copy.deepcopy(value) if isinstance(value, (dict, list, tuple, set)) else value
+
+
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Dict[str, Any]:
     return {
         name: value for name, value in now.items()
@@ -180,4 +230,8 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Dict[str, Any
 
 def _equal(value: Any, other: Any) -> bool:
     # Of other types, an array for instance, only the same object is known to be equal.
-    return isinstance(value, (int, float, str, bool, tuple, dict)) and type(value) is type(other) and value == other
+    comparable = isinstance(value, (int, float, str, bool, tuple, dict, list, set))
+    try:
+        return comparable and type(value) is type(other) and bool(value == other)
+    except ValueError:  # arrays inside
+        return False

@@ -15,7 +15,7 @@ from ..mxnet_api import internals
 from ..mxnet_api.internals import GradientsOnDevices
 from ..svrg.estimator import OnDevices
 from ..svrg.full_gradient import add_up_devices, zeros_for
-from . import exchange_of_numbers, new_stores
+from . import exchange_of_numbers
 from .states_on_servers import StatesOnServers
 
 STALE = (
@@ -29,8 +29,6 @@ COMPRESSED = (
 # Compression replaces a number by 0 or by its threshold. Nobody chooses this threshold.
 _NO_THRESHOLD = 0.72360679
 
-new_stores.register()
-
 
 class Job(NamedTuple):
     """What a module says about its training when it joins the workers."""
@@ -40,6 +38,7 @@ class Job(NamedTuple):
     update_freq: int
     servers_update: Callable[[Any], bool]  # of a store: whether init_optimizer will let its servers update the weights
     logger: Any = logging.getLogger(__name__)
+    goes_on: bool = False  # whether from a checkpoint, with the optimizer's states
 
 
 def description(default_optimizer: Any, **params: Any) -> List[Any]:
@@ -87,6 +86,7 @@ class Workers(abc.ABC):
         self.agree({
             "update_freq": job.update_freq, "MXNET_UPDATE_ON_KVSTORE": int(servers_update),
             "batch size": job.batch_size, "optimizer": description(**optimizer),
+            "load_optimizer_states": int(job.goes_on),
             "parameter names": [name for name, _, _ in job.parameters],
             "parameter shapes and types": list(map(tuple, job.parameters)),
         })  # fmt: skip

@@ -126,7 +126,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     if not command:
         parser.error("no command for the workers; for instance: -n 2 -- python train.py")
     try:
-        hosts = job_plan.read_hosts(args.hostfile) if args.hostfile else [Host("", "127.0.0.1")]
+        hosts = job_plan.read_hosts(args.hostfile) if args.hostfile is not None else [Host("", "127.0.0.1")]
         common = job_plan.settings(os.environ, args.env)
         number = job_plan.number_of_ports(args.workers, args.servers)
         if args.port:

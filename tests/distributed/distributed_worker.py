@@ -12,7 +12,7 @@ from pathlib import Path
 import mxnet as mx
 import numpy as np
 import oracle
-from models import OPTIMIZERS, iterator, nd, samples, symbol
+from models import OPTIMIZERS, assert_same, iterator, nd, samples, symbol
 
 from svrg_optimization import SVRGModule
 from svrg_optimization.mxnet_api import internals
@@ -88,6 +88,7 @@ class Training:
         self.train = iterator(problem, shards_of(data, job["shards"])[rank], job["batch_size"], job["dtype"])
         name, params, _ = OPTIMIZERS.get(job["optimizer"], (job["optimizer"], {}, None))
         self.optimizer = dict(optimizer=name, optimizer_params=params() if callable(params) else params)
+        self.optimizer["optimizer_params"] = {**self.optimizer["optimizer_params"], **job["params"]}
         if job["halves"]:
             self.optimizer = dict(optimizer="sgd", optimizer_params={"learning_rate": 0.5})
         self.rate = 0.5
@@ -97,8 +98,10 @@ class Training:
         if self.job["plain"]:
             return mx.mod.Module(network(self.job), context=contexts)
         if self.job["resume"] is None:
-            return SVRGModule(network(self.job), context=contexts, update_freq=self.job["update_freq"])
-        return SVRGModule.load(self.prefix, self.job["resume"], True, context=contexts)
+            return SVRGModule(network(self.job), context=contexts, update_freq=self.job["update_freq"],
+                              fixed_param_names=list(self.job["fixed"]))  # fmt: skip
+        return SVRGModule.load(self.prefix, self.job["resume"], True, context=contexts,
+                               fixed_param_names=list(self.job["fixed"]))  # fmt: skip
 
     def fit(self, store):
         """By the high-level interface."""
@@ -162,7 +165,9 @@ class Training:
             # As if one had been written half.
             Path(self.prefix + "-{:04d}.params.new".format(epoch + 1)).write_bytes(b"half")
             self.reach("checkpoint", epoch)
+            before = {name: value.asnumpy() for name, value in self.module.full_gradient.items()}
             self.module.save_checkpoint(self.prefix, epoch + 1, True)
+            assert_same({name: value.asnumpy() for name, value in self.module.full_gradient.items()}, before)
 
     def reach(self, place, epoch):
         """Stop here, if the test wants this worker to."""

@@ -10,12 +10,13 @@ from models import assert_same
 from test_distributed import SHARDED, WORKERS_UPDATE, _assert_steps
 
 from svrg_optimization import SVRGModule, keys
-from svrg_optimization.distributed import notes
+from svrg_optimization.distributed import notes, states_on_servers
 from svrg_optimization.distributed.server_desk import Desk
-from svrg_optimization.distributed.states_on_servers import Settings
+from svrg_optimization.distributed.states_on_servers import Settings, StatesOnServers
 from svrg_optimization.svrg_optimizer import _SVRGOptimizer
 
-SAVING = dict(epochs=4, checkpoints=True, dtype="float64", problem="two-layer")
+# Training goes on in the middle of a period.
+SAVING = dict(epochs=4, checkpoints=True, dtype="float64", problem="two-layer", update_freq=3)
 
 
 def _compare_rest(resumed, whole, **tolerance):
@@ -34,6 +35,33 @@ def test_a_job_goes_on_from_the_states_of_its_servers(servers, environment, tmp_
     whole = run_all(jobs, **how)
     for (resumed, _), (steps, _) in zip(run_all([{**job, "resume": 2} for job in jobs], **how), whole):
         _compare_rest(resumed, steps)
+
+
+def test_fixed_parameters_have_no_states(tmp_path):
+    job = settings(tmp_path, **{**SAVING, "fixed": ["fc1_weight"], "optimizer": "adam"})
+    (steps, _), (resumed, _) = (run(each, servers=[server] * 2) for each in (job, {**job, "resume": 2}))
+    _compare_rest(resumed, steps)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_only_one_worker_loads(rank, tmp_path):
+    job = settings(tmp_path, **SAVING)
+    run(job)
+    with Running({**job, "resume": 2, "begin_epoch": 2, "of_rank": {rank: {"resume": None}}}) as running:
+        codes = running.wait(but=["scheduler", "server 0"])
+        assert set(codes.values()) == {1}
+        for name in codes:
+            assert "differ in load_optimizer_states: 1 on worker" in running.output(name).replace(
+                "load_optimizer_states: 0 on worker 0; 1", "load_optimizer_states: 1")  # fmt: skip
+
+
+def test_workers_load_different_checkpoints(tmp_path):
+    job = settings(tmp_path, **SAVING)
+    run(job)
+    with Running({**job, "resume": 2, "begin_epoch": 2, "of_rank": {1: {"resume": 3}}}) as running:
+        codes = running.wait(but=["scheduler", "server 0"])
+        assert set(codes.values()) == {1}
+        assert all("differ in optimizer states to go on with" in running.output(name) for name in codes)
 
 
 def test_each_server_goes_on_with_its_own_numbers(tmp_path):
@@ -128,7 +156,17 @@ def test_a_servers_own_numbers(rank, expected):
     position = {"class": "Nadam", "counts": {"w": 3}, "scalars": {"m_schedule": 0.75}, "scalars of servers": of_servers}
     assert "error" not in _answer(desk, do="begin", **{"with": {"position": position, "types": {"w": "float32"}}})
     assert desk._the_updater().optimizer.default_opt.m_schedule == expected
-    assert _answer(desk, do="describe")["position"]["count"] == 3
+    assert _answer(desk, do="describe")["count"] == 3
+
+
+def test_a_long_schedule():
+    desk = _desk(None)
+    optimizer = desk._the_updater().optimizer.default_opt
+    optimizer.lr_scheduler = mx.lr_scheduler.MultiFactorScheduler(list(range(2, 9000, 2)), 0.5, base_lr=1.0)
+    desk.look_at_optimizer()
+    optimizer.lr_scheduler(4)
+    answer = _answer(desk, do="describe")
+    assert answer["schedule"] == {"cur_step_ind": 1, "base_lr": 0.5, "count": 2}
 
 
 def test_a_full_gradient_is_put_back():
@@ -138,8 +176,13 @@ def test_a_full_gradient_is_put_back():
     for array, shown in enumerate([[3, 4], [5, 6]]):
         _answer(desk, do="show", **{"with": {"array": array}})
         assert full_gradient.asnumpy().tolist() == shown
-    _answer(desk, do="close")
+    _answer(desk, do="put_back")
     assert full_gradient.asnumpy().tolist() == [1, 2]
+
+
+def test_an_answer_for_another_worker_may_be_torn():
+    assert states_on_servers._parsed('{"worker": 1, "num') == {}
+    assert states_on_servers._parsed("") == {}
 
 
 def test_one_worker_at_a_time():
@@ -151,7 +194,9 @@ def test_one_worker_at_a_time():
 
 
 def test_an_answer_that_is_too_long():
-    with pytest.raises(ValueError, match="a text of 4096 bytes is too long for 4096"):
+    with pytest.raises(
+        ValueError, match="an answer of 4096 bytes is too long for 4096.* set MXNET_UPDATE_ON_KVSTORE=0"
+    ):
         notes.encode("x" * 4096, [4096])
 
 
@@ -164,3 +209,26 @@ def test_settings_that_were_not_changed():
     optimizer.set_wd_mult({"w": 0.5})
     optimizer.momentum = np.float32(0.25)
     assert settings_of.changes() == ({"wd_mult": {"w": 0.5}, "momentum": np.float32(0.25)}, {})
+
+
+def test_settings_that_were_changed_in_place():
+    optimizer = mx.optimizer.SGD(lr_scheduler=mx.lr_scheduler.MultiFactorScheduler([2, 5], 0.5))
+    optimizer.gains, optimizer.nested, optimizer._hidden, optimizer.array = [1.0], {"a": {"b": 1}}, 1, np.ones(2)
+    settings_of = Settings(optimizer)
+    assert settings_of.changes() == ({}, {})
+    optimizer.gains[0], optimizer.nested["a"]["b"], optimizer._hidden, optimizer.lr_scheduler.step[1] = 2.0, 2, 2, 7
+    assert settings_of.changes() == ({"gains": [2.0], "nested": {"a": {"b": 2}}, "_hidden": 2}, {"step": [2, 7]})
+    assert settings_of.changes() == ({}, {})
+    optimizer.array = optimizer.array * 2
+    assert list(settings_of.changes()[0]) == ["array"]
+
+
+def test_settings_that_servers_cannot_be_told_of():
+    with pytest.raises(RuntimeError, match="can't be told of the new gain, .*MXNET_UPDATE_ON_KVSTORE=0"):
+        StatesOnServers(None, []).set(({"gain": lambda: 1}, {}))
+
+
+def test_a_plain_modules_optimizer_has_no_position():
+    desk = Desk(lambda: mx.optimizer.get_updater(mx.optimizer.SGD()), lambda: 0)
+    desk.look_at_optimizer()
+    assert desk._position is None
