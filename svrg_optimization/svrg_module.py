@@ -772,19 +772,23 @@ class SVRGModule(Module):
         process saves under this prefix, this one waits for it.
         """
         mx.nd.waitall()
-        unsaved = position.unsaved(self._users_optimizer()) if save_optimizer_states else []
-        if unsaved:
-            schedule = type(self._users_optimizer().lr_scheduler).__name__
-            self._notices.say(notices.UNSAVED_SCHEDULE, schedule, ", ".join(unsaved))
         write_symbol = partial(self.symbol.save, remove_amp_cast=remove_amp_cast)
         if save_optimizer_states:
             call_order.check(self, "save_optimizer_states")
+            self._notice_unsaved_schedule(self._users_optimizer())
             saved = files.save(
                 prefix, epoch, write_symbol, self.save_params, self.save_optimizer_states, self._state()
             )  # fmt: skip
         else:
             saved = files.save(prefix, epoch, write_symbol, self.save_params)
         self.logger.info('Saved checkpoint to "%s"', saved.params)
+
+    def _notice_unsaved_schedule(self, optimizer: mx.optimizer.Optimizer) -> None:
+        unsaved = position.unsaved(optimizer)
+        if unsaved:
+            self._notices.say(
+                notices.UNSAVED_SCHEDULE, type(optimizer.lr_scheduler).__name__, ", ".join(unsaved)
+            )  # fmt: skip
 
     def _state(self) -> Sections:
         return {

@@ -530,7 +530,7 @@ DEFECTS = [
      "                self._states.set(changes)\n", "                pass\n",
      "distributed/test_states_on_servers.py::test_settings_reach_the_servers_between_two_steps"),
     ("a server notes the settings of the first optimizer that comes", "distributed/server_desk.py",
-     "        if updater is not None:\n", "        if updater is not None and self._position is None:\n",
+     "        if optimizer is not None:\n", "        if optimizer is not None and self._position is None:\n",
      "distributed/test_states_on_servers.py::test_a_job_goes_on_from_the_states_of_its_servers"),
     ("a save leaves a state where the full gradient was", "distributed/states_on_servers.py",
      '                self._ask("put_back")\n                self._pull_full_gradients(parameters)\n', "                pass\n",
