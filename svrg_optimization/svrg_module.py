@@ -24,15 +24,17 @@ from .compute.updater import Updater
 from .distributed import workers
 from .distributed.server_desk import arrays_in
 from .distributed.states_on_servers import as_servers_have_them
+from .history import Record
 from .keys import check_parameter_names
 from .mxnet_api import call_order, checks, internals, shapes
 from .mxnet_api.rows import unknown_operators
 from .notices import Notices
-from .svrg import batches, full_gradient
+from .svrg import batches, full_gradient, objective
 from .svrg.clock import Clock
 from .svrg.coefficients import Constant
 from .svrg.estimator import Correction, Estimator, OnDevices
 from .svrg.full_gradient import BatchGradient
+from .svrg.progress import Converged, Progress, until_converged
 from .svrg.random_draws import DrawStream, draws_by_itself, draws_random_numbers
 from .svrg.schedules import EveryEpochs
 from .svrg.snapshot import Snapshot
@@ -157,6 +159,7 @@ class SVRGModule(Module):
         # While `fit` runs: its iterator, and the data of a full pass that it asks for.
         self._epochs_of_fit: Optional[data.Epochs] = None
         self._source_of_fit: Optional[Source] = None
+        self._progress = Progress(self.logger)
         # Made when the optimizer is installed: how far it has come since.
         self._position: position.Position
         # A checkpoint that is still to be restored.
@@ -188,6 +191,34 @@ class SVRGModule(Module):
         if not self._snapshot.taken:
             return None
         return {name: array.copy() for name, array in self._snapshot.full_gradient[0].items()}
+
+    @property
+    def history(self) -> List[Record]:
+        """What was measured at each snapshot so far: a list of `history.Record`. A checkpoint keeps it."""
+        return self._progress.records
+
+    @property
+    def converged(self) -> bool:
+        """Whether the last `fit` stopped because the objective's gradient was small enough, see its `tol`."""
+        return self._progress.converged
+
+    def add_writer(self, writer: Any) -> None:
+        """Write each record of the history to a TensorBoard writer, too.
+
+        Parameters
+        ----------
+        writer : object with the method ``add_scalar(name, value, step)``
+            The names are ``svrg/norm``, ``svrg/gradient_norm``, ...; the step is the record's `num_update`.
+
+        Raises
+        ------
+        TypeError
+            The object has no such method.
+        """
+        if not callable(getattr(writer, "add_scalar", None)):
+            raise TypeError("writer={!r} must have the method add_scalar(name, value, step), as a TensorBoard "
+                            "SummaryWriter has".format(writer))  # fmt: skip
+        self._progress.writers.append(writer)
 
     @property
     def _param_dict(self) -> OnDevices:
@@ -569,14 +600,14 @@ class SVRGModule(Module):
             in_place = self._epochs_of_fit is not None and self._epochs_of_fit.need(train_data)
             source = Source(train_data, in_place=in_place)
         epoch = None if epoch is None else int(epoch)
-        started, own, norm = time.time(), 0, 0.0
+        started, own, norms = time.time(), 0, {}
 
         def compute() -> Tuple[OnDevices, int]:
-            nonlocal own, norm
+            nonlocal own, norms
             totals, own = self._full_pass(out_grads).run(source, batch_end_callback, epoch)
             samples = self._workers.samples(own)
             mu = full_gradient.mean(totals, samples, self._workers.sum)
-            norm = _finite_norm(mu[0], epoch)
+            norms = _finite_norms(mu[0], epoch)
             return mu, samples
 
         same_data = self._snapshot.is_of is not None and self._snapshot.is_of(source.data)
@@ -589,11 +620,33 @@ class SVRGModule(Module):
         samples = self._snapshot.samples
         if before not in (None, samples):
             self._notices.say(notices.OTHER_SAMPLES, source.argument, samples, before)
+        record = self._record(epoch, norms, started)
         self.logger.info(
-            "%s Full gradient: samples=%d time=%.3f norm=%.6g",
+            "%s Full gradient: samples=%d time=%.3f norm=%.6g%s",
             "Epoch[{}]".format(epoch) if epoch is not None else "Snapshot[{}]".format(self._snapshot.number),
-            samples, time.time() - started, norm,
+            samples, time.time() - started, record.norm,
+            "" if record.gradient_norm == record.norm else " with-decay=%.6g" % record.gradient_norm,
         )  # fmt: skip
+
+    def _record(self, epoch: Optional[int], norms: Dict[str, float], started: float) -> Record:
+        """Write down what the snapshot has shown, whose full gradient has these norms."""
+        optimizer, decays, steps = self._users_optimizer(), self._decays(), self._clock.steps
+        mu, weights, samples = self._snapshot.full_gradient[0], self._mod_aux.get_params()[0], self._snapshot.samples
+        gradient_norm = objective.gradient_norm(mu, norms, weights, decays)
+        record = Record(
+            epoch=epoch, num_update=steps, passes=self._clock.evaluations * self._workers.number / (samples or 1),
+            samples=samples, norm=full_gradient.norm(norms), gradient_norm=gradient_norm,
+            bound=objective.bound(gradient_norm, decays), learning_rate=internals.learning_rate(optimizer, steps),
+            momentum=getattr(optimizer, "momentum", None),
+        )  # fmt: skip
+        self._progress.add(record, started)
+        return record
+
+    def _decays(self) -> Dict[str, float]:
+        """The weight decays of the objective, by parameter."""
+        optimizer = self._users_optimizer()
+        rows = sum(self._gradient.rows_in_step(self._full_batch_rows) or [1]) * self._workers.number
+        return objective.decays(internals.weight_decays(self, optimizer), rows * optimizer.rescale_grad)
 
     def _full_pass(self, out_grads: OutGrads) -> FullPass:
         draws = self._draws if self._network_draws else None
@@ -627,6 +680,7 @@ class SVRGModule(Module):
         aux_params: Any = None, allow_missing: bool = False, force_rebind: bool = False, force_init: bool = False,
         begin_epoch: int = 0, num_epoch: Optional[int] = None, validation_metric: Any = None, monitor: Any = None,
         sparse_row_id_fn: Any = None, *, full_grads_batch_end_callback: Callbacks = None, snapshot_data: Any = None,
+        tol: Optional[float] = None,
     ) -> None:  # fmt: skip
         """Train, exactly as ``Module.fit``; every `update_freq` epochs an epoch starts with a snapshot.
 
@@ -639,11 +693,16 @@ class SVRGModule(Module):
         snapshot_data : DataIter, optional
             Another iterator over the same samples for the full passes, with larger batches for instance, if that is
             faster. By default `train_data`.
+        tol : float, optional
+            Stop when the norm of the objective's gradient, mean loss and weight decay, is at most this part of what it
+            was at the first snapshot. That is seen at each snapshot, at no cost. Then `converged` is True; otherwise
+            there is a warning at the end.
 
         Raises
         ------
         ValueError
-            `num_epoch` isn't given; and what `update_full_grads` and `init_optimizer` raise.
+            `tol` isn't between 0 and 1, or `num_epoch` isn't given; and what `update_full_grads` and `init_optimizer`
+            raise.
         RuntimeError
             The workers of a job are to train other epochs, or have taken different numbers of snapshots.
 
@@ -656,6 +715,7 @@ class SVRGModule(Module):
         """
         if num_epoch is None:
             raise ValueError("num_epoch=None: say how many epochs to train, for instance num_epoch=10")
+        self._progress.begin(tol)
         source = Source(train_data, at_start=True)
         if snapshot_data is not None:
             checks.train_data(snapshot_data, None, "snapshot_data")
@@ -674,14 +734,16 @@ class SVRGModule(Module):
                 self._source_of_fit = source
                 self.update_full_grads(source.data, batch_end_callback=full_grads_batch_end_callback, epoch=epoch)
                 self._source_of_fit = None
+                if tol is not None and self._progress.has_ended(tol, internals.epsilon(self)):
+                    raise Converged
             return steps
 
         iterate = data.views if sparse_row_id_fn is None and self._only_reads(train_data) else iter
         outer, self._epochs_of_fit = self._epochs_of_fit, data.Epochs(train_data, begin_epoch_of_fit, iterate)
         try:
             # BaseModule.fit begins to iterate exactly once an epoch, after bind and init.
-            super().fit(
-                self._epochs_of_fit, eval_data, eval_metric, epoch_end_callback,
+            until_converged(
+                super().fit, self._epochs_of_fit, eval_data, eval_metric, epoch_end_callback,
                 batch_end_callback, kvstore, optimizer, optimizer_params, eval_end_callback, eval_batch_end_callback,
                 initializer, arg_params, aux_params, allow_missing, force_rebind, force_init, begin_epoch, num_epoch,
                 validation_metric, monitor, sparse_row_id_fn,
@@ -690,6 +752,7 @@ class SVRGModule(Module):
             self._epochs_of_fit, self._source_of_fit = outer, None
             # A view would keep the data.
             self._batch = None
+        self._progress.end(tol, begin_epoch, num_epoch)
         if begin_epoch >= num_epoch:
             # Other workers may have epochs to train.
             self._agree_on_steps(train_data, begin_epoch, num_epoch, False)
@@ -797,6 +860,7 @@ class SVRGModule(Module):
             "draws": self._draws.state(),
             "snapshot": self._snapshot.state(self._mod_aux),
             "optimizer": self._position_of_optimizer(),
+            "history": self._progress.state(),
             "devices": internals.arrays_that_differ(self),
             "devices of the snapshot": internals.arrays_that_differ(self._mod_aux),
         }
@@ -875,7 +939,8 @@ class SVRGModule(Module):
         self._clock.restore(sections["clock"])
         self._draws.restore(sections["draws"])
         self._snapshot.restore(sections["snapshot"], self._mod_aux, internals.contexts(self))
-        # Files before format 3 have no sections of devices.
+        # Files before format 3 have no history and no sections of devices.
+        self._progress.restore(sections.get("history", {"records": []}))
         internals.set_arrays(self, sections.get("devices", {}), auxiliary_only=True)
         internals.set_arrays(self._mod_aux, sections.get("devices of the snapshot", {}))
 
@@ -916,7 +981,7 @@ def _heads(module: Module, out_grads: OutGrads, batch: Any) -> Any:
     return out_grads(module.get_outputs(), batch) if callable(out_grads) else out_grads
 
 
-def _finite_norm(mu: Dict[str, Any], epoch: Optional[int]) -> float:
+def _finite_norms(mu: Dict[str, Any], epoch: Optional[int]) -> Dict[str, float]:
     norms = full_gradient.norms(mu)
     broken = [name for name, norm in norms.items() if not norm < float("inf")]
     if broken:
@@ -924,4 +989,4 @@ def _finite_norm(mu: Dict[str, Any], epoch: Optional[int]) -> float:
             "the full gradient of {}{} has NaN or Inf; the snapshot of before is kept. Lower the learning rate, or "
             "look for NaN in the data".format(", ".join(broken), "" if epoch is None else " in epoch %d" % epoch)
         )
-    return full_gradient.norm(norms)
+    return norms

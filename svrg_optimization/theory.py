@@ -128,8 +128,8 @@ def step_size(smoothness: Smoothness, n: int, batch_size: int = 1) -> float:
 
     References
     ----------
-    O. Sebbouh, N. Gazagnadou, S. Jelassi, F. Bach, R. M. Gower, "Towards closing the gap between the theory and practice of
-    SVRG", NeurIPS 2019, table 1.
+    O. Sebbouh, N. Gazagnadou, S. Jelassi, F. Bach, R. M. Gower, "Towards closing the gap between the theory and
+    practice of SVRG", NeurIPS 2019, table 1.
 
     Examples
     --------

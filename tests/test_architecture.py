@@ -13,8 +13,10 @@ PACKAGE = pathlib.Path(svrg_optimization.__file__).parent
 MAY_IMPORT = {
     "keys": set(),
     "notices": set(),
+    "history": set(),
+    "theory": set(),
     "mxnet_api": set(),
-    "svrg": {"mxnet_api"},
+    "svrg": {"history", "mxnet_api"},
     "svrg_optimizer": {"keys"},
     "compute": {"svrg", "mxnet_api"},
     "checkpoint": {"svrg", "mxnet_api"},
@@ -22,7 +24,17 @@ MAY_IMPORT = {
     "distributed": {"keys", "horovod_store", "checkpoint", "svrg", "mxnet_api"},
     "server": {"distributed", "svrg_optimizer", "mxnet_api"},
     "launch": {"distributed"},
-    "svrg_module": {"keys", "notices", "svrg_optimizer", "checkpoint", "compute", "distributed", "svrg", "mxnet_api"},
+    "svrg_module": {
+        "keys",
+        "notices",
+        "history",
+        "svrg_optimizer",
+        "checkpoint",
+        "compute",
+        "distributed",
+        "svrg",
+        "mxnet_api",
+    },
     "__init__": {"svrg_module", "svrg_optimizer", "mxnet_api", "distributed"},
 }
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py"))

@@ -1,6 +1,7 @@
 """The one place that touches what mxnet keeps private. Written against mxnet 1.9.1."""
 
 import contextlib
+import copy
 import ctypes
 import weakref
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
@@ -148,6 +149,25 @@ def next_rates(optimizer: Any, indices: Any) -> Tuple[List[float], List[float]]:
     """The learning rates and weight decays of the next update of these weights, which is counted."""
     optimizer._update_count(indices)
     return optimizer._get_lrs(indices), optimizer._get_wds(indices)
+
+
+def weight_decays(module: Any, optimizer: Any) -> Dict[str, float]:
+    """By parameter, the weight decay of the user's optimizer, multipliers included."""
+    parameters = updated_parameters(module)
+    return dict(zip([each.name for each in parameters], optimizer._get_wds([each.keys[0] for each in parameters])))
+
+
+def epsilon(module: Any) -> float:
+    """How much a rounding of the narrowest weight is at most, relatively."""
+    return max(float(np.finfo(arrays[0].dtype).eps) for _, arrays in parameter_arrays(module))
+
+
+def learning_rate(optimizer: Any, steps: int) -> Optional[float]:
+    """The optimizer's learning rate after so many steps, without the multipliers; None if it has none."""
+    if optimizer.lr_scheduler is not None:
+        # A schedule may change when it is asked. Steps that servers take aren't counted here.
+        return copy.deepcopy(optimizer.lr_scheduler)(max(optimizer.num_update, steps))
+    return optimizer.lr
 
 
 def devices_agree(module: Any) -> bool:

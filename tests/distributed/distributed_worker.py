@@ -108,6 +108,7 @@ class Training:
         start = {} if self.job["resume"] else dict(arg_params=start_weights(self.job, self.rank))
         if not self.job["plain"]:
             start["full_grads_batch_end_callback"] = lambda param: self.reach("snapshot", param.epoch)
+            start["tol"] = self.job["tol"]
         self.module.fit(
             self.train, kvstore=store, num_epoch=self.job["epochs"],
             begin_epoch=self.job["begin_epoch"] or self.job["resume"] or 0,

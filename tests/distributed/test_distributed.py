@@ -89,6 +89,18 @@ def test_fit_takes_as_many_steps_as_the_worker_with_the_fewest_batches_and_says_
     assert all(said in output and "The workers have" not in output for output in outputs)
 
 
+def test_all_workers_stop_when_the_gradient_is_small_enough(tmp_path):
+    job = settings(tmp_path, problem="linear", dtype="float64", epochs=60, update_freq=1, tol=1e-4)
+    steps, outputs = run(job)
+    number = len(steps[0])
+    assert 2 < number < 120
+    assert all(len(of_worker) == number for of_worker in steps)
+    for of_worker in steps:
+        for actual, wanted in zip(of_worker, expected_steps(job)):
+            assert _relative_error(actual, wanted) < 1e-12
+    assert all("Converged: " in output for output in outputs)
+
+
 def test_a_single_machine_takes_the_same_steps_on_the_same_batches(tmp_path):
     job = settings(tmp_path, dtype="float64", shards=[8, 8], epochs=4)
     steps, _ = run(job)

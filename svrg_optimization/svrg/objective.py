@@ -1,0 +1,52 @@
+r"""The gradient of the objective that an optimizer minimizes, and how far above the minimum the objective can be.
+
+.. math:: f(w) = \frac{1}{n} \sum_{i=1}^{n} f_i(w) + \frac12 \sum_k \lambda_k \lVert w_k \rVert^2
+
+The mean loss, and for each parameter k its weight decay, as the optimizer applies it.
+"""
+
+import math
+from typing import Any, Dict, Mapping, Optional
+
+from . import full_gradient
+
+
+def decays(weight_decay: Mapping[str, float], scale: float) -> Dict[str, float]:
+    r"""The :math:`\lambda_k` of the objective: an optimizer adds the decay to the gradient times `scale`.
+
+    `scale` is rescale_grad times the rows of a step, which is 1 by default; then the decays are the optimizer's own.
+
+    >>> decays({'weight': 0.5, 'bias': 0.0}, scale=2.0)
+    {'weight': 0.25, 'bias': 0.0}
+    """
+    return {name: each / scale for name, each in weight_decay.items()}
+
+
+def gradient_norm(
+    mu: Mapping[str, Any], norms: Mapping[str, float], weights: Mapping[str, Any], decays: Mapping[str, float]
+) -> float:
+    """The norm of the objective's gradient, from the full gradient, its `norms` by parameter, and the weights there.
+
+    >>> import mxnet as mx
+    >>> mu, weights = {'w': mx.nd.array([3.0, 0.0])}, {'w': mx.nd.array([0.0, 8.0])}
+    >>> gradient_norm(mu, {'w': 3.0}, weights, {'w': 0.5})
+    5.0
+    """
+    parts = dict(norms)
+    for name, decay in decays.items():
+        if decay and name in parts:
+            gradient = mu[name] + weights[name].astype(mu[name].dtype).as_in_context(mu[name].context) * decay
+            parts[name] = full_gradient.norms({name: gradient})[name]
+    return full_gradient.norm(parts)
+
+
+def bound(gradient_norm: float, decays: Mapping[str, float]) -> Optional[float]:
+    r"""How much at most the objective is above its minimum, if the loss is convex; None if not all parameters decay.
+
+    .. math:: f(w) - f^* \le \frac{\lVert \nabla f(w) \rVert^2}{2 \sigma}, \qquad \sigma = \min_k \lambda_k
+
+    >>> bound(0.5, {'w': 0.25, 'v': 0.5}), bound(0.5, {'w': 0.25, 'v': 0.0})
+    (0.5, None)
+    """
+    sigma = min(decays.values(), default=0.0)
+    return gradient_norm**2 / (2 * sigma) if 0 < sigma < math.inf else None

@@ -1,0 +1,94 @@
+"""What was measured at the snapshots, and whether it is time to stop."""
+
+import contextlib
+import time
+from typing import Any, Callable, Dict, List, Optional
+
+from ..history import Record
+from . import stopping
+
+
+class Progress:
+    """The records of all snapshots.
+
+    Attributes
+    ----------
+    records : list of Record
+        One for each snapshot.
+    writers : list of object
+        Each gets every number of a record by its ``add_scalar(name, value, step)``.
+    converged : bool
+        Whether `has_ended` has been true since `begin`.
+    """
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+        self.records: List[Record] = []
+        self.writers: List[Any] = []
+        self.converged = False
+        # When the first snapshot would have begun, had there been no breaks.
+        self._began: Optional[float] = None
+
+    def add(self, record: Record, started: float) -> None:
+        """Add the record of a snapshot that was `started` at this time."""
+        if self._began is None:
+            self._began = started - (self.records[-1].seconds if self.records else 0.0)
+        record.seconds = time.time() - self._began
+        self.records.append(record)
+        for writer in self.writers:
+            for name, value in vars(record).items():
+                if value is not None:
+                    writer.add_scalar("svrg/" + name, value, record.num_update)
+
+    def begin(self, tol: Optional[float]) -> None:
+        """A training begins, which is to end at a gradient of `tol` times the first, or not to be ended if None."""
+        if tol is not None:
+            stopping.check_tol(tol)
+        self.converged = False
+
+    def has_ended(self, tol: float, epsilon: float) -> bool:
+        """Whether the last snapshot's gradient is small enough; a log line says so. Warns if it doesn't get smaller."""
+        norms, last = [record.gradient_norm for record in self.records], self.records[-1]
+        self.converged = stopping.has_converged(norms, tol)
+        if self.converged:
+            self._logger.info(
+                "Epoch[%d] Converged: the objective's gradient has the norm %.3g, which is at most tol=%g times the "
+                "first, %.3g%s", last.epoch, norms[-1], tol, norms[0], "" if last.bound is None else
+                ". If the loss is convex, the objective is at most %.3g above its minimum" % last.bound,
+            )  # fmt: skip
+        elif stopping.has_stalled(norms, epsilon):
+            self._logger.warning(
+                "Epoch[%d] The gradient hasn't become smaller for many snapshots: its norm is %.3g, and tol=%g times "
+                "the first is %.3g. learning_rate=%s may be too large: try a third of it",
+                last.epoch, norms[-1], tol, tol * norms[0], last.learning_rate,
+            )  # fmt: skip
+        return self.converged
+
+    def end(self, tol: Optional[float], begin_epoch: int, num_epoch: int) -> None:
+        """Warn if there were epochs, and `tol` wasn't reached in them."""
+        if tol is None or self.converged or not self.records or begin_epoch >= num_epoch:
+            return
+        first, last = self.records[0], self.records[-1]
+        self._logger.warning(
+            "num_epoch=%d came before tol=%g was reached: at the last snapshot, in epoch %s, the gradient's norm was "
+            "%.3g times the first. Train more epochs, or with another learning rate than %s",
+            num_epoch, tol, last.epoch, last.gradient_norm / (first.gradient_norm or 1.0), last.learning_rate,
+        )  # fmt: skip
+
+    def state(self) -> Dict[str, Any]:
+        """What `restore` takes."""
+        return {"records": [dict(vars(record)) for record in self.records]}
+
+    def restore(self, state: Dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.records, self._began = [Record(**each) for each in state["records"]], None
+
+
+class Converged(Exception):
+    """Ends a training before its last epoch."""
+
+
+def until_converged(train: Callable[..., None], *arguments: Any) -> None:
+    """Call a function, which may end by `Converged`."""
+    with contextlib.suppress(Converged):
+        train(*arguments)

@@ -1,0 +1,211 @@
+"""The objective's gradient, the bound, when fit stops, and the history, against NumPy."""
+
+import json
+import logging
+
+import mxnet as mx
+import numpy as np
+import oracle
+import pytest
+from models import assert_same, iterator, nd, ready, samples, symbol, train_steps, weights_of
+
+from svrg_optimization import SVRGModule
+from svrg_optimization import history as histories
+from svrg_optimization.mxnet_api import internals
+
+LINEAR, _, SOFTMAX, _ = oracle.PROBLEMS
+DECAY = 0.125
+
+
+def objective_of(problem, weights, data, decays):
+    """The mean loss with decay, and its gradient by parameter."""
+    loss = np.mean([problem.loss(weights, x, y) for x, y in data])
+    gradient = oracle.full_gradient(problem, weights, data)
+    for name, decay in decays.items():
+        loss += decay / 2 * np.sum(weights[name] ** 2)
+        gradient[name] = gradient[name] + decay * weights[name]
+    return loss, gradient
+
+
+def norm_of(gradient):
+    return np.sqrt(sum(np.sum(each**2) for each in gradient.values()))
+
+
+@pytest.mark.parametrize("devices, kvstore", [(1, "local"), (2, "local"), (2, None)])
+@pytest.mark.parametrize("rescale", [1, 0.5])
+@pytest.mark.parametrize("decay_of_bias", [0.0, 0.5])
+def test_the_objectives_gradient_and_the_bound(decay_of_bias, rescale, devices, kvstore):
+    """As the optimizer has it: the weight decay is added to the gradient times rescale_grad."""
+    data, weights = samples(SOFTMAX, 11)
+    train = iterator(SOFTMAX, data, 4)
+    params = {"learning_rate": 0.25, "wd": DECAY, "rescale_grad": rescale / 4}
+    module = ready(SOFTMAX, weights, train, devices=devices, kvstore=kvstore, optimizer_params=params)
+    if decay_of_bias:
+        internals.optimizer(module).set_wd_mult({"fc_bias": decay_of_bias})
+    module.update_full_grads(train)
+    (record,) = module.history
+    decays = {"fc_weight": DECAY / rescale, "fc_bias": DECAY * decay_of_bias / rescale}
+    _, gradient = objective_of(SOFTMAX, weights, data, decays)
+    np.testing.assert_allclose(record.gradient_norm, norm_of(gradient), rtol=1e-12)
+    np.testing.assert_allclose(record.norm, norm_of(oracle.full_gradient(SOFTMAX, weights, data)), rtol=1e-12)
+    if decay_of_bias:
+        expected = norm_of(gradient) ** 2 / (2 * DECAY * min(1, decay_of_bias) / rescale)
+        np.testing.assert_allclose(record.bound, expected, rtol=1e-12)
+    else:
+        assert record.bound is None
+    assert (record.samples, record.num_update, record.learning_rate, record.momentum) == (11, 0, 0.25, 0.0)
+    assert record.passes == 1
+
+
+def fit_linear(tmp_path=None, module=None, rate=0.25, begin=0, epochs=100, callback=None, **kwargs):
+    """Ridge regression, with decay on everything; the module, its data and start weights."""
+    data, weights = samples(LINEAR, 20)
+    module = module or SVRGModule(symbol(LINEAR), update_freq=2)
+    optimizer = mx.optimizer.SGD(learning_rate=rate, wd=DECAY, rescale_grad=1 / 4, momentum=0.5)
+    module.fit(iterator(LINEAR, data, 4), optimizer=optimizer, begin_epoch=begin, num_epoch=epochs, eval_metric="mse",
+               arg_params={name: nd(value) for name, value in weights.items()}, aux_params={},
+               epoch_end_callback=callback, **kwargs)  # fmt: skip
+    return module, data
+
+
+def gap_of(weights, data):
+    """How much the objective is above its minimum, which is solved for."""
+    x = np.array([[*x, 1.0] for x, _ in data])
+    y = np.array([y for _, y in data])
+    hessian = x.T @ x / len(x) + DECAY * np.eye(x.shape[1])
+    w = np.concatenate([weights["fc_weight"].ravel(), weights["fc_bias"]])
+    away = w - np.linalg.solve(hessian, x.T @ y / len(x))
+    return away @ hessian @ away / 2
+
+
+@pytest.mark.parametrize("tol", [1e-2, 1e-6, 1e-12])
+def test_fit_stops_when_the_gradient_is_small_enough(tol, caplog):
+    caplog.set_level(logging.INFO)
+    ended = []
+    module, data = fit_linear(tol=tol, callback=lambda epoch, *_: ended.append(epoch))
+    norms = [record.gradient_norm for record in module.history]
+    assert module.converged is True
+    assert norms[-1] <= tol * norms[0] < min(norms[:-1])
+    assert ended == list(range(module.history[-1].epoch))
+    # The weights are those of the snapshot: nothing has come after it.
+    assert_same(weights_of(module), {k: v.asnumpy() for k, v in module._mod_aux.get_params()[0].items()})
+    gap = gap_of(weights_of(module), data)
+    assert 0 <= gap <= module.history[-1].bound
+    (line,) = [message for message in caplog.messages if "Converged" in message]
+    assert "at most tol={:g} times the first".format(tol) in line and "If the loss is convex" in line
+
+
+@pytest.mark.parametrize("when", range(0, 12, 2))
+def test_the_bound_holds_at_every_snapshot(when):
+    module, data = fit_linear(epochs=when + 1)
+    weights = {k: v.asnumpy() for k, v in module._mod_aux.get_params()[0].items()}
+    assert 0 < gap_of(weights, data) <= module.history[-1].bound
+
+
+def test_the_last_epoch_comes_first(caplog):
+    module, _ = fit_linear(tol=1e-6, epochs=3)
+    assert module.converged is False
+    (line,) = [record for record in caplog.records if "num_epoch" in record.message]
+    assert line.levelname == "WARNING" and "num_epoch=3 came before tol=1e-06" in line.message
+    assert "another learning rate than 0.25" in line.message
+    fit_linear(module=module, tol=1e-6, begin=3)
+    assert module.converged is True
+
+
+def test_a_step_that_is_too_large_stalls_and_never_stops(caplog):
+    """Its squares neither blow up nor come to rest: the gradient is clipped."""
+    data, weights = samples(LINEAR, 20)
+    module = SVRGModule(symbol(LINEAR), update_freq=1)
+    module.fit(iterator(LINEAR, data, 4), optimizer_params={"learning_rate": 4.0, "clip_gradient": 0.5, "wd": DECAY},
+               num_epoch=30, tol=1e-2, arg_params={k: nd(v) for k, v in weights.items()}, aux_params={},
+               eval_metric="mse")  # fmt: skip
+    assert module.converged is False and len(module.history) == 30
+    stalls = [record for record in caplog.records if "hasn't become smaller" in record.message]
+    assert stalls and all(record.levelname == "WARNING" for record in stalls)
+    assert "learning_rate=4.0 may be too large: try a third of it" in stalls[0].message
+
+
+def test_without_tol_nothing_is_said(caplog):
+    module, _ = fit_linear(epochs=3)
+    assert module.converged is False and not caplog.records
+
+
+@pytest.mark.parametrize("tol", [0, 1, -1e-3, 2.0, "1e-6", True, float("nan")])
+def test_wrong_tol(tol):
+    with pytest.raises(ValueError, match="tol=.* must be a number between 0 and 1, for instance 1e-6"):
+        fit_linear(tol=tol)
+
+
+# ------------------------------------------------------------------------------------------------------- history
+
+
+def test_the_history_of_a_loop_of_ones_own():
+    data, weights = samples(SOFTMAX, 10)
+    train = iterator(SOFTMAX, data, 4)
+    schedule = mx.lr_scheduler.FactorScheduler(3, 0.5, base_lr=0.5)
+    module = ready(SOFTMAX, weights, train, update_freq=2, optimizer_params={"lr_scheduler": schedule})
+    assert module.history == []
+    list(train_steps(module, train, 5))
+    assert [record.num_update for record in module.history] == [0, 6, 12]
+    assert [record.learning_rate for record in module.history] == [0.5, 0.25, 0.0625]
+    # Each step evaluates both gradients of a batch, of which the last one of an epoch is filled up to 4.
+    assert [record.passes for record in module.history] == pytest.approx([1.0, 2 + 4.8, 3 + 9.6])
+    assert [record.epoch for record in module.history] == [None] * 3
+    seconds = [record.seconds for record in module.history]
+    assert seconds == sorted(seconds) and seconds[0] > 0
+
+
+def test_the_history_is_written_and_drawn(tmp_path):
+    module, _ = fit_linear(epochs=5)
+    histories.to_csv(module.history, tmp_path / "history.csv")
+    names, *lines = (tmp_path / "history.csv").read_text().splitlines()
+    assert names.split(",") == list(vars(module.history[0]))
+    assert [float(line.split(",")[names.split(",").index("norm")]) for line in lines] == [
+        record.norm for record in module.history]  # fmt: skip
+    histories.to_json_lines(module.history, tmp_path / "history.jsonl")
+    read = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [histories.Record(**each) for each in read] == module.history
+    axes = histories.plot(module.history)
+    for axis, name in zip(axes, ("passes", "seconds")):
+        norm, bound = axis.get_lines()
+        assert list(norm.get_xdata()) == [getattr(record, name) for record in module.history]
+        assert list(norm.get_ydata()) == [record.gradient_norm for record in module.history]
+        assert list(bound.get_ydata()) == [record.bound for record in module.history]
+    with pytest.raises(ValueError, match="the history is empty"):
+        histories.plot([])
+
+
+class Writer:
+    def __init__(self):
+        self.seen = []
+
+    def add_scalar(self, name, value, step):
+        self.seen.append((name, value, step))
+
+
+def test_a_writer_gets_each_number():
+    data, weights = samples(SOFTMAX, 10)
+    train = iterator(SOFTMAX, data, 4)
+    module, writer = ready(SOFTMAX, weights, train, update_freq=1), Writer()
+    module.add_writer(writer)
+    list(train_steps(module, train, 2))
+    expected = [("svrg/" + name, value, record.num_update) for record in module.history
+                for name, value in vars(record).items() if value is not None]  # fmt: skip
+    assert writer.seen == expected and len(expected) > 10
+    with pytest.raises(TypeError, match=r"writer=3 must have the method add_scalar\(name, value, step\)"):
+        module.add_writer(3)
+
+
+def test_a_checkpoint_keeps_the_history(tmp_path):
+    def save(epoch, *_):
+        if epoch == 3:
+            whole.save_checkpoint(tmp_path / "model", 4, save_optimizer_states=True)
+
+    whole = SVRGModule(symbol(LINEAR), update_freq=2)
+    fit_linear(module=whole, tol=1e-6, callback=save)
+    resumed = SVRGModule.load(tmp_path / "model", 4, load_optimizer_states=True)
+    fit_linear(module=resumed, tol=1e-6, begin=4)
+    assert resumed.converged and len(resumed.history) == len(whole.history)
+    for one, other in zip(resumed.history, whole.history):
+        seconds = [vars(each).pop("seconds") for each in (one, other)]
+        assert one == other and min(seconds) > 0
