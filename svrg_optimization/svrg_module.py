@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import mxnet as mx
 from mxnet.module import Module
 
-from . import notices
+from . import notices, proximal
 from .checkpoint import files, optimizer_states, position
 from .checkpoint.svrg_file import Sections
 from .compute import data, ways
@@ -632,11 +632,17 @@ class SVRGModule(Module):
         """Write down what the snapshot has shown, whose full gradient has these norms."""
         optimizer, decays, steps = self._users_optimizer(), self._decays(), self._clock.steps
         mu, weights, samples = self._snapshot.full_gradient[0], self._mod_aux.get_params()[0], self._snapshot.samples
-        gradient_norm = objective.gradient_norm(mu, norms, weights, decays)
+        rate, scale = internals.learning_rate(optimizer, steps), self._scale()
+        if hasattr(optimizer, "prox"):
+            keys = {each.name: each.keys[0] for each in internals.updated_parameters(self)}
+            residual = partial(proximal.residual, optimizer, step=float(rate or 0), scale=scale)
+            gradient_norm = objective.residual_norm(mu, weights, decays, keys, residual)
+        else:
+            gradient_norm = objective.gradient_norm(mu, norms, weights, decays)
         record = Record(
             epoch=epoch, num_update=steps, passes=self._clock.evaluations * self._workers.number / (samples or 1),
             samples=samples, norm=full_gradient.norm(norms), gradient_norm=gradient_norm,
-            bound=objective.bound(gradient_norm, decays), learning_rate=internals.learning_rate(optimizer, steps),
+            bound=None if hasattr(optimizer, "prox") else objective.bound(gradient_norm, decays), learning_rate=rate,
             momentum=getattr(optimizer, "momentum", None),
         )  # fmt: skip
         self._progress.add(record, started)
@@ -644,9 +650,12 @@ class SVRGModule(Module):
 
     def _decays(self) -> Dict[str, float]:
         """The weight decays of the objective, by parameter."""
-        optimizer = self._users_optimizer()
+        return objective.decays(internals.weight_decays(self, self._users_optimizer()), self._scale())
+
+    def _scale(self) -> float:
+        """By how much a step's gradient is larger than the objective's."""
         rows = sum(self._gradient.rows_in_step(self._full_batch_rows) or [1]) * self._workers.number
-        return objective.decays(internals.weight_decays(self, optimizer), rows * optimizer.rescale_grad)
+        return float(rows * self._users_optimizer().rescale_grad)
 
     def _full_pass(self, out_grads: OutGrads) -> FullPass:
         draws = self._draws if self._network_draws else None

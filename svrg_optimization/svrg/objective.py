@@ -6,7 +6,7 @@ The mean loss, and for each parameter k its weight decay, as the optimizer appli
 """
 
 import math
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Callable, Dict, Mapping, Optional
 
 from . import full_gradient
 
@@ -37,6 +37,23 @@ def gradient_norm(
         if decay and name in parts:
             gradient = mu[name] + weights[name].astype(mu[name].dtype).as_in_context(mu[name].context) * decay
             parts[name] = full_gradient.norms({name: gradient})[name]
+    return full_gradient.norm(parts)
+
+
+def residual_norm(
+    mu: Mapping[str, Any], weights: Mapping[str, Any], decays: Mapping[str, float], keys: Mapping[str, Any],
+    residual: Callable[[Any, Any, Any], Any],
+) -> float:  # fmt: skip
+    """The norm of what takes the place of the gradient if a regularizer isn't smooth, of all parameters in `keys`.
+
+    `residual` gets the key, the weight and the gradient of mean loss and weight decay.
+    """
+    parts = {}
+    for name, key in keys.items():
+        if name in mu:
+            weight = weights[name].astype(mu[name].dtype).as_in_context(mu[name].context)
+            found = residual(key, weight, mu[name] + weight * decays[name])
+            parts[name] = full_gradient.norms({name: found})[name]
     return full_gradient.norm(parts)
 
 

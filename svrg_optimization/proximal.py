@@ -1,0 +1,138 @@
+r"""SGD with regularizers that aren't smooth: L1, groups, and weights that can't be negative.
+
+.. math:: w \leftarrow \mathrm{prox}_{\eta R}\bigl(w - \eta\,(g + \lambda w) + \beta\,(w - w_{\text{before}})\bigr),
+          \qquad \mathrm{prox}_{R}(z) = \arg\min_u R(u) + \tfrac12 \lVert u - z \rVert^2
+
+Imports nothing of mxnet but ``mxnet.optimizer``, as parameter servers need it.
+"""
+
+from typing import Any, Optional
+
+from mxnet import optimizer as opt
+
+__all__ = ["ProximalSGD"]
+
+_GROUPS = (None, "rows", "columns")
+
+
+@opt.register
+class ProximalSGD(opt.Optimizer):
+    r"""Gives sparse weights: with SVRG this is Prox-SVRG.
+
+    The regularizer is
+
+    .. math:: R(w) = \ell_1 \sum_j |w_j| \quad \text{or} \quad \ell_1 \sum_G \lVert w_G \rVert,
+
+    and infinite for a negative weight if `nonnegative`. Weight decay `wd` is part of the gradient, as with SGD: both
+    together are the elastic net. As weight decay is, L1 and `nonnegative` are for parameters whose names end in
+    ``_weight`` or ``_gamma`` unless ``wd_mult`` says otherwise; L1 is multiplied by ``wd_mult``.
+
+    Parameters
+    ----------
+    learning_rate : float
+        :math:`\eta`.
+    l1 : float
+        :math:`\ell_1`, at least 0.
+    group : {None, 'rows', 'columns'}
+        With it L1 is of the Euclidean norms of a weight's rows (an output's weights, or a filter) or columns (an
+        input's weights): whole groups become zero.
+    nonnegative : bool
+        Whether weights below 0 are set to 0.
+    momentum : float
+        :math:`\beta`, of the last move, the prox included: so the weights come to rest at the minimum.
+    **kwargs
+        As for ``mxnet.optimizer.Optimizer``: `wd`, `rescale_grad`, `clip_gradient`, `lr_scheduler`, ...
+
+    Raises
+    ------
+    ValueError
+        `l1` or `momentum` is negative or not finite, or there is no such `group`; or, at the first step, a weight
+        without rows and columns is to be grouped.
+
+    References
+    ----------
+    L. Xiao and T. Zhang, "A proximal stochastic gradient method with progressive variance reduction", SIAM J. Optim.
+    2014, figure 1.
+
+    Examples
+    --------
+    >>> import mxnet as mx
+    >>> optimizer = mx.optimizer.create('proximalsgd', learning_rate=0.5, l1=1.0)
+    >>> weight = mx.nd.array([2.0, 0.25, -1.0])
+    >>> optimizer.update(0, weight, mx.nd.zeros(3), optimizer.create_state(0, weight))
+    >>> weight.asnumpy().tolist()
+    [1.5, 0.0, -0.5]
+    """
+
+    def __init__(
+        self, learning_rate: float = 0.01, l1: float = 0.0, group: Optional[str] = None, nonnegative: bool = False,
+        momentum: float = 0.0, **kwargs: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        for name, value in (("l1", l1), ("momentum", momentum)):
+            if isinstance(value, bool) or not 0 <= value < float("inf"):
+                raise ValueError("{}={!r} must be a number of at least 0".format(name, value))
+        if group not in _GROUPS:
+            raise ValueError("group={!r} must be None, 'rows' or 'columns'".format(group))
+        self.l1, self.group, self.nonnegative, self.momentum = l1, group, nonnegative, momentum
+
+    def create_state(self, index: Any, weight: Any) -> Any:
+        """The last move of a weight, if there is momentum."""
+        self._check_groups(index, weight)
+        return weight.zeros_like() if self.momentum else None
+
+    def _check_groups(self, index: Any, weight: Any) -> None:
+        if self.group and self._multiplier(index) and len(weight.shape) < 2:
+            raise ValueError(
+                "group={!r}: the weight {!r} has the shape {}, and so no rows and columns. Give it wd_mult=0; if "
+                "servers run the optimizer, set MXNET_UPDATE_ON_KVSTORE=0 for all workers, since servers don't know "
+                "shapes".format(self.group, self.idx2name.get(index, index), weight.shape)
+            )
+
+    def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+        """Take a step; arguments as for ``mxnet.optimizer.Optimizer.update``."""
+        self._update_count(index)
+        lr, wd = self._get_lr(index), self._get_wd(index)
+        gradient = grad * self.rescale_grad
+        if self.clip_gradient is not None:
+            gradient = gradient.clip(-self.clip_gradient, self.clip_gradient)
+        moved = weight - lr * (gradient + wd * weight)
+        if state is not None:
+            moved += self.momentum * state
+        moved = self.prox(index, moved, lr)
+        if state is not None:
+            state[:] = moved - weight
+        weight[:] = moved
+
+    def prox(self, index: Any, z: Any, step: float) -> Any:
+        r""":math:`\mathrm{prox}_{\eta R}(z)` of the parameter with this index, for a step :math:`\eta`."""
+        multiplier = self._multiplier(index)
+        if self.nonnegative and multiplier:
+            z = z.relu()
+        threshold = step * self.l1 * multiplier
+        if not threshold:
+            return z
+        if self.group is None:
+            return z.sign() * (z.abs() - threshold).relu()
+        axis = 0 if self.group == "rows" else 1
+        norms = z.norm(axis=[k for k in range(len(z.shape)) if k != axis], keepdims=True)
+        # Of a group of zeros the norm is 0, and so is what is left of it.
+        return z * ((norms - threshold).relu() / (norms + (norms == 0)))
+
+    def _multiplier(self, index: Any) -> float:
+        """What this parameter's weight decay is multiplied by."""
+        decay = vars(self)["wd"]
+        self.wd = 1.0
+        try:
+            (multiplier,) = self._get_wds([index])
+        finally:
+            self.wd = decay
+        return float(multiplier)
+
+
+def residual(optimizer: Any, index: Any, weight: Any, gradient: Any, step: float, scale: float) -> Any:
+    r"""The prox-gradient residual :math:`(w - \mathrm{prox}_{\eta R}(w - \eta \nabla f(w))) / \eta`: 0 at the minimum.
+
+    `gradient` is the objective's, whose regularizer is the optimizer's divided by `scale`.
+    """
+    return (weight - optimizer.prox(index, weight - step * gradient, step / scale)) / step
