@@ -131,6 +131,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         number = job_plan.number_of_ports(args.workers, args.servers)
         if args.port:
             job_plan.check_ports(args.port, number)
+            if args.hostfile is None and not args.dry_run:
+                job_plan.check_free(args.port, number)
         port, _held = (args.port, []) if args.port else job_plan.reserve_ports(number)
         tasks = job_plan.plan(command, args.workers, args.servers, hosts, port, common, _cores())
     except (OSError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import re
 import shlex
 import socket
 import sys
@@ -13,6 +14,11 @@ from ..distributed import liveness
 SERVER = [sys.executable, "-m", "svrg_optimization.server"]
 # Of the launcher's environment, all processes of a job get the variables whose names begin so.
 PASSED_ON = ("DMLC_", "PS_", "MXNET_")
+# What `plan` sets.
+OF_LAUNCHER = (
+    "DMLC_ROLE", "DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT", "DMLC_NUM_WORKER", "DMLC_NUM_SERVER", "DMLC_NODE_HOST",
+    "PORT", "SVRG_WATCH_PORT", "SVRG_PROCESS",
+)  # fmt: skip
 # Systems take the ports of outgoing connections from those above.
 _PORTS = range(10000, 32768)
 _LAST_PORT = 65535
@@ -191,6 +197,19 @@ def check_ports(first: int, count: int) -> None:
                          "most --port {}".format(first, count, _LAST_PORT, _LAST_PORT - count + 1))  # fmt: skip
 
 
+def check_free(first: int, count: int) -> None:
+    """Raise ValueError if a process of this machine listens at one of so many ports from this one on."""
+    for port in range(first, first + count):
+        with socket.socket() as each:
+            # As ZeroMQ does: a connection of before may still be closing.
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                each.bind(("", port))
+            except OSError as error:
+                raise ValueError("--port {}: port {} of this machine: {}; give another --port, from which on {} are "
+                                 "free".format(first, port, error.strerror, count)) from None  # fmt: skip
+
+
 # --------------------------------------------------------------------------------------------------------- processes
 
 
@@ -214,11 +233,17 @@ def settings(environment: Mapping[str, str], extra: Sequence[str] = ()) -> Dict[
         passed["OMP_NUM_THREADS"] = environment["OMP_NUM_THREADS"]
     for each in extra:
         name, given, value = each.partition("=")
-        if not name:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise ValueError("--env {!r}: there is no name; give --env NAME or --env NAME=VALUE".format(each))
+        if name in OF_LAUNCHER:
+            raise ValueError("--env {}: the launcher sets this variable, for each process; see --help".format(name))
         if not given and name not in environment:
             raise ValueError("--env {}: there is no such variable; set it, or give --env {}=VALUE".format(name, name))
         passed[name] = value if given else environment[name]
+    for name in liveness.DEFAULTS:
+        if name in passed and not passed[name].isdigit():
+            raise ValueError("{}={!r} must be a whole number of seconds, for instance {}".format(
+                name, passed[name], liveness.DEFAULTS[name]))  # fmt: skip
     # Python's output comes at once, not when a buffer is full.
     return {**liveness.DEFAULTS, "PYTHONUNBUFFERED": environment.get("PYTHONUNBUFFERED", "1"), **passed}
 

@@ -308,6 +308,11 @@ def test_a_single_worker_has_mxnets_number_of_threads():
     ("-n 2 --timeout 1e18 -- true", 2, "--timeout: '1e18' must be a number of seconds, more than 0 and at most 100000"),
     ("-n 2 --timeout nan -- true", 2, "--timeout: 'nan' must be a number of seconds"),
     ("-n 2 --env =x -- true", 2, "--env '=x': there is no name; give --env NAME or --env NAME=VALUE"),
+    ("-n 2 --env A-B=1 -- true", 2, "--env 'A-B=1': there is no name; give --env NAME or --env NAME=VALUE"),
+    ("-n 2 --env DMLC_ROLE=worker -- true", 2, "--env DMLC_ROLE: the launcher sets this variable"),
+    ("-n 2 --env PORT=1 -- true", 2, "--env PORT: the launcher sets this variable"),
+    ("-n 2 --env PS_HEARTBEAT_TIMEOUT=x -- true", 2, "PS_HEARTBEAT_TIMEOUT='x' must be a whole number of seconds"),
+    ("-n 2 -H  -- true", 2, "No such file or directory: ''"),
     ("-n 2 --port 70000 -- true", 2, "--port 70000: the job needs 5 ports from there on, and the last possible one is"),
     ("-n 2 --port 65532 -- true", 2, "the last possible one is 65535; give at most --port 65531"),
 ])  # fmt: skip
@@ -315,6 +320,15 @@ def test_wrong_arguments(arguments, code, message):
     job = ended(*LAUNCH, *arguments.split(" "))
     assert (job.code, job.out, job.left) == (code, [], False)
     assert message in job.last
+
+
+@pytest.mark.parametrize("offset", [0, 4])
+def test_a_port_that_somebody_listens_at(offset):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        job = ended(*LAUNCH, "-n", "2", "--port", str(port - offset), "--", "true")
+    assert (job.code, job.out) == (2, [])
+    assert "--port {}: port {} of this machine: Address already in use".format(port - offset, port) in job.last
 
 
 def test_the_last_ports_there_are(tmp_path):
