@@ -60,6 +60,8 @@ def test_the_objectives_gradient_and_the_bound(decay_of_bias, rescale, devices, 
 def fit_linear(tmp_path=None, module=None, rate=0.25, begin=0, epochs=100, callback=None, **kwargs):
     """Ridge regression, with decay on everything; the module, its data and start weights."""
     data, weights = samples(LINEAR, 20)
+    # The first gradient isn't about 1.
+    data = [(x, 64 * y) for x, y in data]
     module = module or SVRGModule(symbol(LINEAR), update_freq=2)
     optimizer = mx.optimizer.SGD(learning_rate=rate, wd=DECAY, rescale_grad=1 / 4, momentum=0.5)
     module.fit(iterator(LINEAR, data, 4), optimizer=optimizer, begin_epoch=begin, num_epoch=epochs, eval_metric="mse",
