@@ -3,7 +3,7 @@
 import mxnet as mx
 import numpy as np
 import oracle
-from oracle import Adam, Optimizer
+from oracle import Adam, Optimizer, Proximal
 
 from svrg_optimization import SVRGModule
 
@@ -17,6 +17,11 @@ OPTIMIZERS = {
         "adam",
         {"learning_rate": 0.125, "beta1": Adam.beta1, "beta2": Adam.beta2, "epsilon": Adam.epsilon, "wd": 0.125},
         lambda: Adam(0.125, wd=0.125),
+    ),
+    "proximal": (
+        "proximalsgd",
+        {"learning_rate": 0.25, "l1": 0.0625, "wd": 0.125},
+        lambda: Proximal(l1=0.0625, wd=0.125),
     ),
     "lr_scheduler": (
         "sgd",

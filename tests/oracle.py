@@ -109,6 +109,20 @@ class Optimizer:
         return w + velocity
 
 
+class Proximal(Optimizer):
+    """Soft thresholds of the weights, not of the biases, after each step."""
+
+    def __init__(self, lr=0.25, l1=0.0, **kwargs):
+        super().__init__(lr, **kwargs)
+        self.l1 = l1
+
+    def step(self, name, w, g):
+        lr, wd = self._settings(name)
+        moved = w - lr * (self._clipped(g) + wd * w)
+        threshold = lr * self.l1 if name.endswith("_weight") else 0.0
+        return np.sign(moved) * np.maximum(np.abs(moved) - threshold, 0)
+
+
 class Adam(Optimizer):
     beta1, beta2, epsilon = 0.5, 0.75, 2.0**-10
 

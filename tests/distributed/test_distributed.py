@@ -66,6 +66,14 @@ def test_every_step_of_every_worker_equals_the_oracle(row, tmp_path):
     _assert_steps(steps, job)
 
 
+@pytest.mark.parametrize("environment", [{}, SHARDED, WORKERS_UPDATE], ids=["servers", "sharded", "workers"])
+def test_a_regularizer_of_ours(environment, tmp_path):
+    job = settings(tmp_path, optimizer="proximal", problem="two-layer", dtype="float64")
+    steps, _ = run(job, servers=[server] * 2, environment=environment)
+    _assert_steps(steps, job)
+    assert any((step["fc1_weight"] == 0).any() for step in steps[0])
+
+
 @pytest.mark.parametrize("column", COLUMNS[1:], ids=str)
 def test_the_jobs_have_both_values_of_each_setting_for_any_number_of_workers(column):
     values = {(len(row[0]), row[COLUMNS.index(column)]) for row in JOBS}
