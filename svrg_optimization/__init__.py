@@ -31,8 +31,10 @@ if os.environ.get("DMLC_ROLE") == "worker":
 
     watch_client.join_as_worker()
     # Whoever makes a store next waits for the others.
-    from .distributed import new_stores
+    from .mxnet_api.importing import explain_errors
 
+    with explain_errors():
+        from .distributed import new_stores
     new_stores.register()
 
 
