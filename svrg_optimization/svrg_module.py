@@ -22,7 +22,6 @@ from .compute.serial import Serial
 from .compute.sgd import PreparedSGD
 from .compute.updater import Updater
 from .distributed import workers
-from .distributed.server_desk import arrays_in
 from .distributed.states_on_servers import as_servers_have_them
 from .history import Record
 from .keys import check_parameter_names
@@ -636,14 +635,14 @@ class SVRGModule(Module):
         if hasattr(optimizer, "prox"):
             keys = {each.name: each.keys[0] for each in internals.updated_parameters(self)}
             residual = partial(proximal.residual, optimizer, step=float(rate or 0), scale=scale)
-            gradient_norm = objective.residual_norm(mu, weights, decays, keys, residual)
+            gradient_norm, bound = objective.residual_norm(mu, weights, decays, keys, residual), None
         else:
             gradient_norm = objective.gradient_norm(mu, norms, weights, decays)
+            bound = objective.bound(gradient_norm, decays)
         record = Record(
             epoch=epoch, num_update=steps, passes=self._clock.evaluations * self._workers.number / (samples or 1),
             samples=samples, norm=full_gradient.norm(norms), gradient_norm=gradient_norm,
-            bound=None if hasattr(optimizer, "prox") else objective.bound(gradient_norm, decays), learning_rate=rate,
-            momentum=getattr(optimizer, "momentum", None),
+            bound=bound, learning_rate=rate, momentum=getattr(optimizer, "momentum", None),
         )  # fmt: skip
         self._progress.add(record, started)
         return record
@@ -804,7 +803,7 @@ class SVRGModule(Module):
             states = on_servers.fetch(self._users_optimizer(), internals.updated_parameters(self))
             with open(fname, "wb") as file:
                 pickle.dump(states, file)
-        if not type(self._users_optimizer()).__module__.startswith("mxnet."):
+        if not optimizer_states.is_of_mxnet(self._users_optimizer()):
             # What can't be read again is better known now.
             files.load_states(fname)
 
@@ -962,13 +961,14 @@ class SVRGModule(Module):
 
     def _take_over(self, states: Dict[Any, Any], path: str, where: Mapping[str, Any]) -> None:
         parameters, on_servers = internals.updated_parameters(self), self._workers.states_on_servers()
+        where = position.by_name(where, parameters)
         if on_servers is not None:
             parameters = as_servers_have_them(parameters, self._users_optimizer())
         fitting, begun_anew = optimizer_states.fitting(
             states, path, self._users_optimizer(), parameters, where, len(internals.parameter_names(self))
         )  # fmt: skip
         if on_servers is not None:
-            self._workers.agree({"optimizer states to go on with": _description(fitting, where)})
+            self._workers.agree({"optimizer states to go on with": on_servers.description(fitting, where)})
             on_servers.give(fitting, where, parameters)
         else:
             optimizer_states.put(fitting, internals.updater_of_weights(self))
@@ -977,12 +977,6 @@ class SVRGModule(Module):
         if begun_anew:
             self.logger.info("The optimizer has other settings than in %s: its states of %s begin anew", path,
                              ", ".join(begun_anew))  # fmt: skip
-
-
-def _description(states: Mapping[Any, Any], where: Mapping[str, Any]) -> Any:
-    """What must be the same on all workers that go on from a checkpoint."""
-    arrays = {name: len(arrays_in(state)) for name, state in states.items()}
-    return [sorted(arrays.items()), sorted(where.get("counts", {}).items())]
 
 
 def _heads(module: Module, out_grads: OutGrads, batch: Any) -> Any:

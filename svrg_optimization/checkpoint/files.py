@@ -87,14 +87,15 @@ def save(
     directory = os.path.dirname(os.path.abspath(files.svrg))
     if not os.path.isdir(directory):
         raise FileNotFoundError("prefix={!r}: there is no directory {}; make it first".format(str(prefix), directory))
-    with _only_writer(_expand(prefix)):
+    prefix = _expand(prefix)
+    with _only_writer(prefix):
         _of_process.saves += 1
         saves = _of_process.saves
-        _clear(_expand(prefix))
+        _clear(prefix)
         try:
             _save(files, write_symbol, write_params, write_states, sections)
         except Exception:
-            _clear(_expand(prefix))
+            _clear(prefix)
             if saves == _of_process.saves:
                 raise
             # A signal handler has saved meanwhile, and has taken what was written for leftovers.
@@ -196,7 +197,7 @@ def _beside(prefix: str, pattern: str) -> Iterator["re.Match[str]"]:
     directory, name = os.path.split(prefix)
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for entry in os.listdir(directory or os.curdir):
-            match = re.compile(pattern).fullmatch(entry[len(name) :]) if entry.startswith(name) else None
+            match = re.fullmatch(pattern, entry[len(name) :]) if entry.startswith(name) else None
             if match:
                 yield match
 

@@ -102,8 +102,7 @@ def fitting(
     """States for each key of the `parameters`, and the parameters whose states are new, since the settings differ.
 
     `saved` is what `Position.state` said of the optimizer whose states they are, if that is known; the network has
-    `of_network` parameters. ValueError, naming
-    the `source`, if the states are those of another optimizer.
+    `of_network` parameters. ValueError, naming the `source`, if the states are those of another optimizer.
     """
     known = (saved or {}).get("class")
     if states and known not in (None, type(optimizer).__name__):
@@ -119,13 +118,18 @@ def fitting(
             state = of_parameter[k] if len(of_parameter) == len(each.keys) else of_parameter[0]
             by_key[key] = optimizer.create_state_multi_precision(key, weight)
             # What an optimizer of the user's keeps may take any form as it works.
-            if not type(optimizer).__module__.startswith("mxnet.") or _is_like(state, by_key[key]):
+            if not is_of_mxnet(optimizer) or _is_like(state, by_key[key]):
                 by_key[key] = _copy(state, weight.context)
             elif known is None and state is not None:
                 raise ValueError(_OTHER.format(source, "another optimizer or settings", type(optimizer).__name__))
             elif each.name not in begun_anew:
                 begun_anew.append(each.name)
     return by_key, begun_anew
+
+
+def is_of_mxnet(optimizer: Any) -> bool:
+    """Whether this is one of mxnet's own optimizers, whose states keep their form."""
+    return type(optimizer).__module__.startswith("mxnet.")
 
 
 def put(states: Mapping[Any, Any], updater: Any) -> None:

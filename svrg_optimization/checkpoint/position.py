@@ -77,25 +77,20 @@ class Position:
 
     def state(self, parameters: Sequence[Updated], optimizer: Any = None) -> Dict[str, Any]:
         """What `restore` takes; of another optimizer that works in the place of this one, if that is given."""
-        self._of_user = optimizer or self._of_user
-        counts = {each.name: _count(self._of_user, each.keys) for each in parameters}
-        now = numbers_of(self._of_user)
+        working = optimizer or self._of_user
+        counts = {each.name: _count(working, each.keys) for each in parameters}
+        now = numbers_of(working)
         changed = [name for name in now if now[name] != self._numbers.get(name)]
         return {
-            "class": type(self._of_user).__name__, "devices": max((len(each.keys) for each in parameters), default=0),
+            "class": type(working).__name__, "devices": max((len(each.keys) for each in parameters), default=0),
             "counts": counts, "scalars": {name: now[name] for name in changed},
             "scalars at start": {name: self._numbers.get(name) for name in changed},
-            "schedule": [self._schedule, schedule_of(self._of_user)],
+            "schedule": [self._schedule, schedule_of(working)],
         }  # fmt: skip
 
     def restore(self, state: Mapping[str, Any], parameters: Sequence[Updated]) -> None:
-        """Put the new optimizer where the saved one was."""
-        saved = state["counts"]
-        if isinstance(saved, list):
-            # In files of format 1 and 2 the counts are by device and key.
-            by_key = optimizer_states.by_parameter({key: count for _, key, count in saved}, parameters)
-            saved = {name: max(of_parameter) for name, of_parameter in by_key.items()}
-        counts = update_counts(self._of_user)
+        """Put the new optimizer where the saved one was; the state is as `by_name` makes it."""
+        saved, counts = state["counts"], update_counts(self._of_user)
         # 0: a KVStore may keep weights of its own.
         for device in {0, *(weight.context.device_id for each in parameters for weight in each.weights)}:
             of_device = counts.setdefault(device, {})
@@ -111,6 +106,19 @@ class Position:
             scheduler = self._of_user.lr_scheduler
             changed: List[str] = [name for name in now if now[name] != at_start.get(name)]
             vars(scheduler).update((name, now[name]) for name in changed)
+
+
+def by_name(state: Mapping[str, Any], parameters: Sequence[Updated]) -> Mapping[str, Any]:
+    """A state with the counts by parameter; in files of format 1 and 2 they are by device and key.
+
+    >>> by_name({"counts": [[0, 0, 3], [0, 1, 3]]}, [Updated('weight', 0, [0], []), Updated('bias', 1, [1], [])])
+    {'counts': {'weight': 3, 'bias': 3}}
+    """
+    counts = state.get("counts")
+    if not isinstance(counts, list):
+        return state
+    by_key = optimizer_states.by_parameter({key: count for _, key, count in counts}, parameters)
+    return {**state, "counts": {name: max(of_parameter) for name, of_parameter in by_key.items()}}
 
 
 def _count(optimizer: Any, keys: Sequence[Any]) -> int:

@@ -21,9 +21,6 @@ from . import exchange_of_numbers, liveness, new_stores, notes, watch_client
 from .states_on_servers import PLAIN_SERVERS, Settings, StatesOnServers
 from .workers import COMPRESSED, STALE, Job, Workers, make_keys
 
-# How long a worker that has come to the job waits for the scheduler's watch, which has listened for longer.
-_SECONDS_TO_CONNECT = 5
-
 
 class ParameterServers(Workers):
     """The workers and servers of a job, as one worker sees them.
@@ -67,7 +64,7 @@ class ParameterServers(Workers):
     def _check_watch(self) -> None:
         """Warn if nobody notices that a process dies, or stands still."""
         client = watch_client.of_process()
-        if client is None or not client.is_connected(_SECONDS_TO_CONNECT):
+        if client is None or not client.is_connected(watch_client.SECONDS_TO_CONNECT):
             self._logger.warning(
                 "nobody watches this job: if one of its processes dies, the others wait for ever. No scheduler of "
                 "svrg_optimization.launch or python -m svrg_optimization.server answers at %s:%d, SVRG_WATCH_PORT",

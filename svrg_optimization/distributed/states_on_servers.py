@@ -95,6 +95,8 @@ class StatesOnServers:
         pulled = []
         with self._turn():
             number = max(answer["arrays"] for answer in self._ask("describe"))
+            if not number:
+                return {}
             try:
                 for array in range(number):
                     self._ask("show", array=array)
@@ -103,8 +105,6 @@ class StatesOnServers:
                 # A pull writes into the arrays that were pushed last, too: those of this worker's full gradient.
                 self._ask("put_back")
                 self._pull_full_gradients(parameters)
-        if not number:
-            return {}
         states = {}
         for each in as_servers_have_them(parameters, optimizer):
             state = optimizer.create_state_multi_precision(each.position, each.weights[0])
@@ -120,6 +120,11 @@ class StatesOnServers:
             self._store.pull(keys.full_gradient_key(name), out=value)
             value.wait_to_read()
         return values
+
+    def description(self, states: Mapping[str, Any], position: Mapping[str, Any]) -> List[Any]:
+        """What all workers must share before they `give` states."""
+        arrays = {name: len(arrays_in(state)) for name, state in states.items()}
+        return [sorted(arrays.items()), sorted(position.get("counts", {}).items())]
 
     def give(self, states: Mapping[str, Any], position: Mapping[str, Any], parameters: Sequence[Updated]) -> None:
         """Let the servers go on with states. All workers call this; the states are those of the first one."""
@@ -143,7 +148,7 @@ class StatesOnServers:
 
     # ------------------------------------------------------------------------------------------------ settings
 
-    def set(self, changes: "Changes") -> None:
+    def set(self, changes: Changes) -> None:
         """Change settings of the servers' optimizers. The servers are between two steps, until this worker goes on."""
         try:
             pickled = pickle.dumps(changes, 0).decode("latin-1")
@@ -199,26 +204,35 @@ class Settings:
 
     def __init__(self, optimizer: Any) -> None:
         self._of_user = optimizer
-        self._settings, self._schedule, self._of_schedule = self._now()
+        self._keep()
 
     def _now(self) -> Tuple[Dict[str, Any], Any, Dict[str, Any]]:
-        settings = {name: _kept(value) for name, value in vars(self._of_user).items() if name not in _NO_SETTINGS}
+        settings = {name: value for name, value in vars(self._of_user).items() if name not in _NO_SETTINGS}
         schedule = self._of_user.lr_scheduler
-        return settings, schedule, {name: _kept(value) for name, value in getattr(schedule, "__dict__", {}).items()}
+        return settings, schedule, getattr(schedule, "__dict__", {})
+
+    def _keep(self) -> None:
+        settings, self._schedule, of_schedule = self._now()
+        self._settings, self._of_schedule = _copies(settings), _copies(of_schedule)
 
     def changes(self) -> Changes:
         """What has been set since: attributes of the optimizer, and of its schedule unless that is another one."""
-        before, schedule_before, of_schedule_before = self._settings, self._schedule, self._of_schedule
-        self._settings, self._schedule, self._of_schedule = self._now()
-        changed = _changed(before, self._settings)
-        if self._schedule is not schedule_before:
-            return {**changed, "lr_scheduler": self._schedule}, {}
-        return changed, _changed(of_schedule_before, self._of_schedule)
+        # Each step asks: so values are compared where they are, and copied only if one has changed.
+        settings, schedule, of_schedule = self._now()
+        changed, of_schedule_changed = _changed(self._settings, settings), _changed(self._of_schedule, of_schedule)
+        if schedule is not self._schedule:
+            changed, of_schedule_changed = {**changed, "lr_scheduler": schedule}, {}
+        if changed or of_schedule_changed:
+            self._keep()
+        return changed, of_schedule_changed
 
 
-def _kept(value: Any) -> Any:
-    """A value as it is now, if it can be changed in place and be compared."""
-    return copy.deepcopy(value) if isinstance(value, (dict, list, tuple, set)) else value
+def _copies(values: Mapping[str, Any]) -> Dict[str, Any]:
+    """Values as they are now, of those that can be changed in place and be compared."""
+    return {
+        name: copy.deepcopy(value) if isinstance(value, (dict, list, tuple, set)) else value
+        for name, value in values.items()
+    }
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> Dict[str, Any]:

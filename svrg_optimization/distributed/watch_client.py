@@ -19,7 +19,9 @@ from .watch_service import GREETING, PATIENCE
 
 # Set in the environment of a process that is watched: those that it starts are no workers.
 _WATCHED = "SVRG_WATCHED"
-_SECONDS_TO_CONNECT = 5  # how long a worker that ends waits for a scheduler, if it has begun nothing
+# How long a worker waits for the scheduler's watch: when it has come to the job, and when it ends without having begun
+# anything.
+SECONDS_TO_CONNECT = 5
 
 
 class WatchClient:
@@ -66,7 +68,7 @@ class WatchClient:
         """Wait until all workers leave. If another one goes on, this process ends here, non-zero."""
         if self._stopped.is_set():
             return
-        seconds = 0 if self._member.operations else _SECONDS_TO_CONNECT
+        seconds = 0 if self._member.operations else SECONDS_TO_CONNECT
         if self.is_connected(seconds):
             waiting = liveness.say_later("{}: done; waiting for the other workers".format(self.name))
             self._change(leaves=True)

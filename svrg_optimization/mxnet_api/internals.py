@@ -179,10 +179,13 @@ def take_weights_that_all_devices_hold(module: Any) -> None:
     """Set the module's own copy of a dense weight to what the devices hold, if all hold the same."""
     group = module._exec_group
     for name, on_devices in zip(group.param_names, group.param_arrays):
-        if on_devices[0].stype == "default":
-            first, *others = (array.asnumpy() for array in on_devices)
-            if all(np.array_equal(first, other) for other in others):
-                on_devices[0].copyto(module._arg_params[name])
+        if on_devices[0].stype == "default" and _hold_the_same(on_devices):
+            on_devices[0].copyto(module._arg_params[name])
+
+
+def _hold_the_same(arrays: List[Any]) -> bool:
+    first, *others = (array.asnumpy() for array in arrays)
+    return all(np.array_equal(first, other, equal_nan=True) for other in others)
 
 
 def keep_own_copy(module: Any) -> None:
@@ -291,11 +294,9 @@ def arrays_that_differ(module: Any) -> Dict[str, Dict[str, Any]]:
     found: Dict[str, Dict[str, Any]] = {str(k): {} for k in range(len(group.contexts))}
     names, arrays = [*group.param_names, *group.aux_names], [*group.param_arrays, *group.aux_arrays]
     for name, on_devices in zip(names, arrays):
-        if len(on_devices) > 1 and on_devices[0].stype == "default":
-            first, *others = (array.asnumpy() for array in on_devices)
-            if not all(np.array_equal(first, other, equal_nan=True) for other in others):
-                for of_device, array in zip(found.values(), on_devices):
-                    of_device[name] = array
+        if len(on_devices) > 1 and on_devices[0].stype == "default" and not _hold_the_same(on_devices):
+            for of_device, array in zip(found.values(), on_devices):
+                of_device[name] = array
     return {device: of_device for device, of_device in found.items() if of_device}
 
 

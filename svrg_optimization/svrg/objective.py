@@ -35,9 +35,14 @@ def gradient_norm(
     parts = dict(norms)
     for name, decay in decays.items():
         if decay and name in parts:
-            gradient = mu[name] + weights[name].astype(mu[name].dtype).as_in_context(mu[name].context) * decay
+            gradient = mu[name] + _beside(weights[name], mu[name]) * decay
             parts[name] = full_gradient.norms({name: gradient})[name]
     return full_gradient.norm(parts)
+
+
+def _beside(weight: Any, mu: Any) -> Any:
+    """A weight in the type of its full gradient, on the same device."""
+    return weight.astype(mu.dtype).as_in_context(mu.context)
 
 
 def residual_norm(
@@ -51,7 +56,7 @@ def residual_norm(
     parts = {}
     for name, key in keys.items():
         if name in mu:
-            weight = weights[name].astype(mu[name].dtype).as_in_context(mu[name].context)
+            weight = _beside(weights[name], mu[name])
             found = residual(key, weight, mu[name] + weight * decays[name])
             parts[name] = full_gradient.norms({name: found})[name]
     return full_gradient.norm(parts)

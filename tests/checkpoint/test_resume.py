@@ -152,6 +152,14 @@ def test_any_devices_and_store_go_on(first, optimizer, tmp_path):
         assert internals.optimizer(resumed).num_update == internals.optimizer(whole).num_update
 
 
+def saved_and_loaded(module, train, directory):
+    """A module that goes on from a module's checkpoint, and lacks the optimizer only."""
+    module.save_checkpoint(str(directory / "model"), 1, save_optimizer_states=True)
+    resumed = SVRGModule.load(directory / "model", 1, load_optimizer_states=True)
+    resumed.bind(train.provide_data, train.provide_label)
+    return resumed
+
+
 def test_a_plain_module_of_two_devices_goes_on_with_one(tmp_path):
     """Its states are numbered by parameter and device, and nothing says how many devices there were."""
     data, weights = samples(SOFTMAX, 8)
@@ -163,9 +171,7 @@ def test_a_plain_module_of_two_devices_goes_on_with_one(tmp_path):
     for batch in train:
         plain.forward_backward(batch)
         plain.update()
-    plain.save_checkpoint(str(tmp_path / "model"), 1, save_optimizer_states=True)
-    resumed = SVRGModule.load(tmp_path / "model", 1, load_optimizer_states=True)
-    resumed.bind(train.provide_data, train.provide_label)
+    resumed = saved_and_loaded(plain, train, tmp_path)
     resumed.init_optimizer(**settings)
     train.reset()
     for batch in train:
@@ -186,9 +192,7 @@ def test_states_of_another_optimizer(first, then, saved, tmp_path):
     for batch in train:
         module.forward_backward(batch)
         module.update()
-    module.save_checkpoint(str(tmp_path / "model"), 1, save_optimizer_states=True)
-    resumed = SVRGModule.load(tmp_path / "model", 1, load_optimizer_states=True)
-    resumed.bind(train.provide_data, train.provide_label)
+    resumed = saved_and_loaded(module, train, tmp_path)
     with pytest.raises(ValueError, match="model-0001.states has the states of .*load_optimizer_states=False"):
         resumed.init_optimizer(optimizer=then, optimizer_params=params[then])
 
