@@ -6,7 +6,7 @@ r"""SGD with regularizers that aren't smooth: L1, groups, and weights that can't
 Imports nothing of mxnet but ``mxnet.optimizer``, as parameter servers need it.
 """
 
-from typing import Any, Optional
+from typing import Any, Callable, Mapping, Optional
 
 from mxnet import optimizer as opt
 
@@ -29,8 +29,8 @@ class ProximalSGD(opt.Optimizer):
 
     Parameters
     ----------
-    learning_rate : float
-        :math:`\eta`.
+    learning_rate : float, optional
+        :math:`\eta`; 0.01 by default, or what `lr_scheduler` has.
     l1 : float
         :math:`\ell_1`, at least 0.
     group : {None, 'rows', 'columns'}
@@ -65,8 +65,8 @@ class ProximalSGD(opt.Optimizer):
     """
 
     def __init__(
-        self, learning_rate: float = 0.01, l1: float = 0.0, group: Optional[str] = None, nonnegative: bool = False,
-        momentum: float = 0.0, **kwargs: Any,
+        self, learning_rate: Optional[float] = None, l1: float = 0.0, group: Optional[str] = None,
+        nonnegative: bool = False, momentum: float = 0.0, **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(learning_rate=learning_rate, **kwargs)
         for name, value in (("l1", l1), ("momentum", momentum)):
@@ -130,9 +130,16 @@ class ProximalSGD(opt.Optimizer):
         return float(multiplier)
 
 
-def residual(optimizer: Any, index: Any, weight: Any, gradient: Any, step: float, scale: float) -> Any:
-    r"""The prox-gradient residual :math:`(w - \mathrm{prox}_{\eta R}(w - \eta \nabla f(w))) / \eta`: 0 at the minimum.
+def residual(optimizer: Any, keys: Mapping[str, Any], scale: float) -> Optional[Callable[..., Any]]:
+    r"""The prox-gradient residual of a parameter, by its name, weight, gradient and a step; None without a prox.
 
-    `gradient` is the objective's, whose regularizer is the optimizer's divided by `scale`.
+    .. math:: \frac{1}{\eta} \bigl(w - \mathrm{prox}_{\eta R}(w - \eta \nabla f(w))\bigr)
+
+    It is 0 at the minimum. The objective's regularizer is the optimizer's divided by `scale`; `keys` are those by which
+    the optimizer knows the parameters.
     """
-    return (weight - optimizer.prox(index, weight - step * gradient, step / scale)) / step
+    if not hasattr(optimizer, "prox"):
+        return None
+    return lambda name, weight, gradient, step: (
+        (weight - optimizer.prox(keys[name], weight - step * gradient, step / scale)) / step
+    )

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import mxnet as mx
 from mxnet.module import Module
 
-from . import notices, proximal
+from . import chosen_steps, notices, proximal
 from .checkpoint import files, optimizer_states, position
 from .checkpoint.svrg_file import Sections
 from .compute import data, ways
@@ -36,8 +36,9 @@ from .svrg.full_gradient import BatchGradient
 from .svrg.progress import Converged, Progress, until_converged
 from .svrg.random_draws import DrawStream, draws_by_itself, draws_random_numbers
 from .svrg.schedules import EveryEpochs
-from .svrg.snapshot import Snapshot
+from .svrg.snapshot import Point, Snapshot
 from .svrg.states import States
+from .svrg.step_control import Objective, StepControl, Worse
 from .svrg_optimizer import REGISTERED_NAME
 
 __all__ = ["SVRGModule"]
@@ -140,6 +141,8 @@ class SVRGModule(Module):
         self._optimizer_draws = False
         self._states = States(internals.state_names(self), self.output_names, next_states)
         self._workers: workers.Workers = workers.Alone()
+        # What chooses the optimizer's steps, if that isn't the user.
+        self._steps: Optional[StepControl] = None
         # Made in bind(): how gradients are computed, and what a batch's gradient is.
         self._way: Serial
         self._larger: LargerBatches
@@ -333,6 +336,8 @@ class SVRGModule(Module):
         for name in ("_way", "_larger"):
             self.__dict__.pop(name, None)
         self._correction.forget()
+        if self._steps is not None:
+            self._steps.forget()
         for each in (getattr(internals.optimizer(self), "prepared", None), internals.updater(self)):
             if isinstance(each, (PreparedSGD, Updater)):
                 each.forget()
@@ -377,12 +382,13 @@ class SVRGModule(Module):
             A store for one machine; or, in a process of a distributed job, 'dist_sync' or 'dist_device_sync', with
             which all workers begin at the weights of the first one.
         optimizer, optimizer_params, force_init
-            As for ``Module.init_optimizer``.
+            As for ``Module.init_optimizer``. Besides, ``optimizer_params={'learning_rate': 'auto'}``, short for
+            ``lr_scheduler=AutoStep()``, see `step_sizes.AutoStep`.
 
         Raises
         ------
         ValueError
-            No such store or optimizer, or the store compresses gradients.
+            No such store or optimizer, or the store compresses gradients; or the optimizer's step can't be chosen.
         TypeError
             `kvstore` or `optimizer` is of the wrong type.
         RuntimeError
@@ -396,9 +402,10 @@ class SVRGModule(Module):
         checks.kvstore(kvstore)
         checks.optimizer(optimizer)
         internals.wait_for_kvstore(self)
-        settings = {"default_optimizer": optimizer}
-        if isinstance(optimizer, str):
-            settings.update(dict(optimizer_params))
+        chosen_steps.refuse_for_instance(optimizer, optimizer_params)
+        settings = chosen_steps.with_schedule(
+            {"default_optimizer": optimizer, **(dict(optimizer_params) if isinstance(optimizer, str) else {})}
+        )
         self._workers = workers.join(kvstore, self._job(), settings)
         settings.update(self._workers.optimizer_settings)
         before = internals.updater_of_store(self._workers.store)
@@ -407,6 +414,10 @@ class SVRGModule(Module):
         self._workers.start(internals.kvstore(self), internals.parameter_arrays(self), self._users_optimizer())
         if self._workers.has_others:
             internals.take_weights_of_devices(self)
+        self._steps = chosen_steps.control(self, self._users_optimizer(), settings, self._objective, self._workers)
+        self._progress.rate_is_chosen = self._steps is not None
+        # Before states are made.
+        self._workers.before_step()
         internals.optimizer(self).prepared = PreparedSGD()
         internals.update_by(self, Updater(internals.optimizer(self)))
         self._optimizer_is_installed()
@@ -443,9 +454,64 @@ class SVRGModule(Module):
         if not shared_module.optimizer_initialized:
             raise RuntimeError("borrow_optimizer() was called too early: call shared_module.init_optimizer() first")
         self._restoring = None
-        self._workers = workers.join_by(shared_module)
+        self._workers, self._steps = workers.join_by(shared_module), getattr(shared_module, "_steps", None)
         super().borrow_optimizer(shared_module)
         self._position = getattr(shared_module, "_position", None) or position.Position(self._users_optimizer())
+
+    def _objective(self) -> Objective:
+        """What the optimizer minimizes."""
+        optimizer = self._users_optimizer()
+        return Objective(
+            self._decays(), internals.rate_multipliers(self, optimizer), self._scale(), float(optimizer.rescale_grad),
+            internals.epsilon(self), self._residual(),
+        )  # fmt: skip
+
+    def _residual(self) -> Optional[Callable[..., mx.nd.NDArray]]:
+        keys = {each.name: each.keys[0] for each in internals.updated_parameters(self)}
+        return proximal.residual(self._users_optimizer(), keys, self._scale())
+
+    def _point(self) -> Optional[Point]:
+        """The snapshot, if there is one."""
+        return Point(self._mod_aux.get_params()[0], self._snapshot.full_gradient[0]) if self._snapshot.taken else None
+
+    def _begin_period(self, steps: StepControl) -> None:
+        steps.begin_period()
+        if steps.rests:
+            self._set_weights({}, {}, at_rest=True)
+
+    def _begin_step(self, steps: StepControl) -> None:
+        """Go to where the coming step is to begin, if that is somewhere else."""
+        if steps.is_broken:
+            self._go_back(steps, None)
+            return
+        shifted = steps.shifted({name: array for name, (array, _) in self._both_weights().items()})
+        if shifted is not None:
+            self._set_weights(shifted, {}, at_rest=False)
+
+    def _both_weights(self) -> Dict[str, Tuple[mx.nd.NDArray, mx.nd.NDArray]]:
+        return internals.weights_of_both(self, self._mod_aux)
+
+    def _go_back(self, steps: StepControl, epoch: Optional[int]) -> None:
+        """Go back to the snapshot, from rest, with a shorter step."""
+        steps.go_back()
+        weights, auxiliary = self._mod_aux.get_params()
+        self._set_weights(weights, auxiliary, at_rest=True)
+        self.logger.info(
+            "%s Training became worse: back at the last snapshot, now with learning_rate=%.3g",
+            "Snapshot[{}]".format(self._snapshot.number) if epoch is None else "Epoch[{}]".format(epoch),
+            internals.learning_rate(self._users_optimizer(), self._clock.steps),
+        )  # fmt: skip
+
+    def _set_weights(self, weights: Arrays, auxiliary: Arrays, at_rest: bool) -> None:
+        """Go on with these weights, on devices and in the KVStore; `at_rest` without momentum. All workers do so."""
+        if weights:
+            super().set_params(weights, auxiliary, allow_missing=True, allow_extra=True)
+        trained = {name for name, _ in internals.gradients(self)} if weights else {}
+        on_devices = {name: arrays for name, arrays in internals.parameter_arrays(self) if name in trained}
+        self._workers.set_weights(on_devices, at_rest)
+        updater = internals.updater_of_weights(self)
+        if at_rest and updater is not None:
+            internals.rest(updater)
 
     def _users_optimizer(self) -> mx.optimizer.Optimizer:
         # Another module may have given a store that both use another optimizer.
@@ -478,6 +544,8 @@ class SVRGModule(Module):
         if not (self._snapshot.taken and self.for_training and (is_train is None or is_train)):
             super().forward(batch, is_train)
             return
+        if self._steps is not None:
+            self._begin_step(self._steps)
         self._states.check()
         self._draws.advance()
         self._way.forward(self, batch, as_bound)
@@ -509,6 +577,8 @@ class SVRGModule(Module):
         if self._corrected:
             self._way.backward(self, lambda module: _heads(module, out_grads, self._batch))
             self._clock.evaluated(sum(rows))
+            if self._steps is not None:
+                self._steps.before_correction(self._way.gradients(self), self._both_weights)
             self._correction(
                 self._way.gradients(self), self._snapshot.full_gradient, self._gradient.rows_in_step(rows),
                 self._coefficient.at(self._clock),
@@ -517,9 +587,15 @@ class SVRGModule(Module):
     def update(self) -> None:
         """Let the user's optimizer update the weights by the gradients that `backward` left.
 
-        RuntimeError if the optimizer isn't initialized.
+        RuntimeError if the optimizer isn't initialized, or has a learning rate that is chosen from snapshots, and there
+        is none.
         """
         if not self._snapshot.taken:
+            if self._steps is not None:
+                raise RuntimeError(
+                    "update() was called too early: the learning rate is chosen from what snapshots show; call "
+                    "update_full_grads() first"
+                )
             if not self._updates_without_snapshot:
                 self.logger.info(
                     "No snapshot yet: update() is that of a plain Module until update_full_grads() is called"
@@ -600,22 +676,35 @@ class SVRGModule(Module):
             source = Source(train_data, in_place=in_place)
         epoch = None if epoch is None else int(epoch)
         started, own, norms = time.time(), 0, {}
+        # A module that shares the weights may have changed them.
+        internals.take_weights_of_devices(self)
+        weights = super().get_params()
+        if self._steps is not None:
+            self._steps.leave(self._objective(), self._point())
 
         def compute() -> Tuple[OnDevices, int]:
             nonlocal own, norms
             totals, own = self._full_pass(out_grads).run(source, batch_end_callback, epoch)
+            self._clock.evaluated(own)
             samples = self._workers.samples(own)
             mu = full_gradient.mean(totals, samples, self._workers.sum)
             norms = _finite_norms(mu[0], epoch)
+            if self._steps is not None:
+                self._steps.arrive(Point(weights[0], mu[0]))
             return mu, samples
 
         same_data = self._snapshot.is_of is not None and self._snapshot.is_of(source.data)
         before = self._snapshot.samples if same_data else None
-        # A module that shares the weights may have changed them.
-        internals.take_weights_of_devices(self)
-        self._snapshot.move(self._mod_aux, super().get_params(), compute, epoch)
+        try:
+            self._snapshot.move(self._mod_aux, weights, compute, epoch)
+        except (Worse, FloatingPointError):
+            if self._steps is None or not self._snapshot.taken:
+                raise
+            self._go_back(self._steps, epoch)
+            return
         self._snapshot.is_of = data.Identity(source.data)
-        self._clock.evaluated(own)
+        if self._steps is not None:
+            self._begin_period(self._steps)
         samples = self._snapshot.samples
         if before not in (None, samples):
             self._notices.say(notices.OTHER_SAMPLES, source.argument, samples, before)
@@ -631,11 +720,10 @@ class SVRGModule(Module):
         """Write down what the snapshot has shown, whose full gradient has these norms."""
         optimizer, decays, steps = self._users_optimizer(), self._decays(), self._clock.steps
         mu, weights, samples = self._snapshot.full_gradient[0], self._mod_aux.get_params()[0], self._snapshot.samples
-        rate, scale = internals.learning_rate(optimizer, steps), self._scale()
-        if hasattr(optimizer, "prox"):
-            keys = {each.name: each.keys[0] for each in internals.updated_parameters(self)}
-            residual = partial(proximal.residual, optimizer, step=float(rate or 0), scale=scale)
-            gradient_norm, bound = objective.residual_norm(mu, weights, decays, keys, residual), None
+        rate, residual = internals.learning_rate(optimizer, steps), self._residual()
+        if residual is not None:
+            of_step = partial(residual, step=float(rate or 1))
+            gradient_norm, bound = objective.residual_norm(mu, weights, decays, of_step), None
         else:
             gradient_norm = objective.gradient_norm(mu, norms, weights, decays)
             bound = objective.bound(gradient_norm, decays)
@@ -738,16 +826,20 @@ class SVRGModule(Module):
             other_data = epoch == begin_epoch and self._snapshot.taken and not self._is_of(source.data)
             if epoch == begin_epoch:
                 steps = self._agree_on_steps(train_data, begin_epoch, num_epoch, other_data)
+            number = self._snapshot.number
             if other_data or not self._snapshot.taken or self._schedule.due(self._clock):
                 self._source_of_fit = source
                 self.update_full_grads(source.data, batch_end_callback=full_grads_batch_end_callback, epoch=epoch)
                 self._source_of_fit = None
-                if tol is not None and self._progress.has_ended(tol, internals.epsilon(self)):
+                is_new = self._snapshot.number > number
+                if tol is not None and is_new and self._progress.has_ended(tol, internals.epsilon(self)):
                     raise Converged
             return steps
 
         iterate = data.views if sparse_row_id_fn is None and self._only_reads(train_data) else iter
-        outer, self._epochs_of_fit = self._epochs_of_fit, data.Epochs(train_data, begin_epoch_of_fit, iterate)
+        outer, self._epochs_of_fit = self._epochs_of_fit, data.Epochs(
+            train_data, begin_epoch_of_fit, iterate, self._end_epoch_of_fit
+        )  # fmt: skip
         try:
             # BaseModule.fit begins to iterate exactly once an epoch, after bind and init.
             until_converged(
@@ -764,6 +856,11 @@ class SVRGModule(Module):
         if begin_epoch >= num_epoch:
             # Other workers may have epochs to train.
             self._agree_on_steps(train_data, begin_epoch, num_epoch, False)
+
+    def _end_epoch_of_fit(self) -> None:
+        # What is saved after an epoch is to be finite, though the next snapshot is still to come.
+        if self._steps is not None and not internals.weights_are_finite(self):
+            self._go_back(self._steps, self._clock.epoch)
 
     def _agree_on_steps(self, train_data: Any, begin_epoch: int, num_epoch: int, other_data: bool) -> Optional[int]:
         return self._workers.steps(partial(data.count_batches, train_data), {
@@ -869,6 +966,7 @@ class SVRGModule(Module):
             "snapshot": self._snapshot.state(self._mod_aux),
             "optimizer": self._position_of_optimizer(),
             "history": self._progress.state(),
+            "steps": {} if self._steps is None else self._steps.state(),
             "devices": internals.arrays_that_differ(self),
             "devices of the snapshot": internals.arrays_that_differ(self._mod_aux),
         }
@@ -955,6 +1053,9 @@ class SVRGModule(Module):
     def _restore_optimizer(self, saved: files.Checkpoint) -> None:
         sections = saved.sections or {"optimizer": {}}
         self._take_over(saved.states or {}, saved.paths.states, sections["optimizer"])
+        if self._steps is not None:
+            self._steps.restore(sections.get("steps", {}))
+            self._workers.before_step()
         if internals.kvstore(self) is None:
             # Nothing brings the weights of the devices together.
             internals.set_arrays(self, sections.get("devices", {}))

@@ -64,7 +64,7 @@ def _find(name: str) -> type:
 
 
 # What belongs to the wrapper itself; every other attribute is the wrapped optimizer's.
-_OWN = ("default_opt", "aux_opt", "prepared", "server_keys", "_names", "_routes")
+_OWN = ("default_opt", "aux_opt", "prepared", "server_keys", "assigns_weights", "_names", "_routes")
 
 
 @opt.register
@@ -114,6 +114,8 @@ class _SVRGOptimizer(opt.Optimizer):
         self.aux_opt = _AssignmentOptimizer()
         # What updates weights in the place of the wrapped optimizer, in the same way; see compute.sgd.
         self.prepared: Optional[Callable[..., None]] = None
+        # Whether what is pushed for a parameter is its new value, and no gradient.
+        self.assigns_weights = False
         # Routing goes by the names that Module gave. An instance may know others, of a network it trained before.
         self._names = dict(kwargs.get("param_idx2name") or {})
         self.server_keys = list(server_keys)
@@ -240,13 +242,17 @@ class _SVRGOptimizer(opt.Optimizer):
             What `create_state` returned for `index`.
         """
         rest = self._take_ours(index, weight, grad, state)
-        if rest:
+        if rest and self.assigns_weights:
+            self._assign_weights(*rest)
+        elif rest:
             self.default_opt.update(*rest)
 
     def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
         """`update`, where the wrapped optimizer may keep a float32 copy of float16 weights."""
         rest = self._take_ours(index, weight, grad, state)
-        if rest and self.prepared is not None:
+        if rest and self.assigns_weights:
+            self._assign_weights(*rest)
+        elif rest and self.prepared is not None:
             self.prepared(self.default_opt, *rest)
         elif rest:
             self.default_opt.update_multi_precision(*rest)
@@ -269,6 +275,12 @@ class _SVRGOptimizer(opt.Optimizer):
             else:
                 rest.append((own, *arrays))
         return [list(column) for column in zip(*rest)]
+
+    def _assign_weights(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
+        # Updaters that aggregate pass lists.
+        of_one = not isinstance(index, (list, tuple))
+        for stored, value in [(weight, grad)] if of_one else zip(weight, grad):
+            self.aux_opt.update(None, stored, value, None)
 
     def _assign(self, index: Union[int, str], weight: Any, grad: Any) -> None:
         if not (self.server_keys and isinstance(index, int)):

@@ -215,10 +215,15 @@ class Epochs:
         Called when an epoch begins; returns how many batches to train on, None for all.
     batches : callable
         Begins to iterate over `data`.
+    end : callable
+        Called when the last batch of an epoch has been used.
     """
 
-    def __init__(self, data: Any, begin: Callable[[], Optional[int]], batches: Callable[[Any], Iterator[Any]]) -> None:
-        self._data, self._begin, self._batches = data, begin, batches
+    def __init__(
+        self, data: Any, begin: Callable[[], Optional[int]], batches: Callable[[Any], Iterator[Any]],
+        end: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self._data, self._begin, self._batches, self._end = data, begin, batches, end
         # Whether an epoch is under way; it ends when the iterator is reset.
         self._at_end, self._under_way = False, False
 
@@ -230,6 +235,7 @@ class Epochs:
         batches = self._batches(self._data)
         yield from batches if count is None else exactly(batches, count)
         self._at_end = count is None
+        self._end()
 
     def need(self, data: Any) -> bool:
         """Whether an iterator must stay where it is: an epoch over it is under way."""

@@ -30,6 +30,20 @@ def decode(row: Any) -> List[int]:
     return row.astype(np.uint8).view("<i8").tolist()
 
 
+def bits(numbers: Sequence[float]) -> List[int]:
+    """The bits of floats, as integers.
+
+    >>> from_bits(bits([0.1, float("inf")]))
+    [0.1, inf]
+    """
+    return np.array(numbers, "<f8").view("<i8").tolist()
+
+
+def from_bits(integers: Sequence[int]) -> List[float]:
+    """The inverse of `bits`."""
+    return np.array(integers, "<i8").view("<f8").tolist()
+
+
 def as_number(value: Any) -> int:
     """A number that is equal on two workers if the value is equal: an integer itself, or a digest.
 

@@ -19,7 +19,7 @@ from ..svrg.estimator import OnDevices
 from ..svrg.full_gradient import zeros_for
 from . import exchange_of_numbers, liveness, new_stores, notes, watch_client
 from .states_on_servers import PLAIN_SERVERS, Settings, StatesOnServers
-from .workers import COMPRESSED, STALE, Job, Workers, make_keys
+from .workers import COMPRESSED, STALE, Job, OnDevicesByName, Workers, make_keys
 
 
 class ParameterServers(Workers):
@@ -176,10 +176,23 @@ class ParameterServers(Workers):
             return
         changes = self._settings.changes()
         if any(changes):
-            if not self._servers_are_ours:
-                raise RuntimeError(PLAIN_SERVERS.format("don't take other settings while they run"))
+            self.check_settable()
             if self.rank == 0:
                 self._states.set(changes)
+
+    def check_settable(self) -> None:
+        """Raise RuntimeError if servers update the weights and don't take other settings."""
+        if self._servers_update and not self._servers_are_ours:
+            raise RuntimeError(PLAIN_SERVERS.format("don't take other settings while they run"))
+
+    def set_weights(self, weights: OnDevicesByName, at_rest: bool) -> None:
+        """Let the servers go on with the first worker's weights, as `Workers.set_weights`."""
+        if not self._servers_update:
+            super().set_weights(weights, at_rest)
+            return
+        self._states.give_weights({name: arrays[0] for name, arrays in weights.items()}, at_rest)
+        for name, arrays in weights.items():
+            self.store.pull(name, out=arrays)
 
     def states_on_servers(self) -> Optional[StatesOnServers]:
         """The optimizer's states, if servers hold them. RuntimeError if those are plain mxnet's."""

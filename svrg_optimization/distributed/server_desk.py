@@ -170,3 +170,13 @@ class Desk:
         if of_schedule:
             vars(optimizer.lr_scheduler).update(of_schedule)
         return {}
+
+    def _assign_weights(self, begin: bool, rest: bool = False) -> Dict[str, Any]:
+        """Take what is pushed for weights as their values, or as gradients again; with velocities of zero if asked."""
+        updater = self._the_updater()
+        updater.optimizer.assigns_weights = begin
+        if rest:
+            for state in updater.states.values():
+                for array in arrays_in(state):
+                    array[:] = 0
+        return {}

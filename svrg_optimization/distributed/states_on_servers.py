@@ -146,6 +146,23 @@ class StatesOnServers:
                     self._ask("take", array=number)
         internals.barrier(self._store)
 
+    def give_weights(self, weights: Mapping[str, Any], at_rest: bool) -> None:
+        """Let the servers go on with the first worker's weights, `at_rest` with states of zero. All workers call this.
+
+        Without weights, only the states are set.
+        """
+        first = self._store.rank == 0
+        with self._turn() if first else contextlib.nullcontext():
+            if first:
+                self._ask("assign_weights", begin=True)
+            for name, weight in weights.items():
+                # A key is updated when all workers have pushed, so not before the first one's request is done.
+                self._store.push(name, weight if first else weight.zeros_like())
+            mx.nd.waitall()
+            if first:
+                self._ask("assign_weights", begin=False, rest=at_rest)
+        internals.barrier(self._store)
+
     # ------------------------------------------------------------------------------------------------ settings
 
     def set(self, changes: Changes) -> None:

@@ -18,6 +18,8 @@ from ..svrg.full_gradient import add_up_devices, zeros_for
 from . import exchange_of_numbers
 from .states_on_servers import StatesOnServers
 
+# Parameter name -> array on each device.
+OnDevicesByName = Mapping[str, Sequence[Any]]
 STALE = (
     "the KVStore has been used before: its servers don't give back what was sent. A job's store serves one module; "
     "start a new process for another"
@@ -99,14 +101,37 @@ class Workers(abc.ABC):
 
     def _gather(self, numbers: Sequence[int]) -> List[List[int]]:
         """What each worker gave, on every worker."""
+        return self._gather_later(numbers)()
+
+    def _gather_later(self, numbers: Sequence[int]) -> Callable[[], List[List[int]]]:
+        """A function that waits for what each worker gives."""
         rows = np.zeros((self.number, exchange_of_numbers.WIDTH), np.float32)
         rows[self.rank] = exchange_of_numbers.encode(numbers)
         array = mx.nd.array(rows)
         self.store.pushpull(EXCHANGE, array, out=array)
-        gathered = array.asnumpy()
-        if not np.array_equal(gathered[self.rank], rows[self.rank]):
-            raise RuntimeError(STALE)
-        return [exchange_of_numbers.decode(row) for row in gathered]
+
+        def wait() -> List[List[int]]:
+            gathered = array.asnumpy()
+            if not np.array_equal(gathered[self.rank], rows[self.rank]):
+                raise RuntimeError(STALE)
+            return [exchange_of_numbers.decode(row) for row in gathered]
+
+        return wait
+
+    def sum_later(self, number: float) -> Callable[[], float]:
+        """A function that waits for the sum of the numbers that the workers give."""
+        wait = self._gather_later(exchange_of_numbers.bits([number]))
+        return lambda: sum(exchange_of_numbers.from_bits([row[0] for row in wait()]))
+
+    def of_first(self, numbers: Sequence[float]) -> List[float]:
+        """The numbers that the first worker gives, on every worker."""
+        (count, *_), *_ = self._gather([len(numbers)])
+        own = [*exchange_of_numbers.bits(numbers), *[0] * count]
+        found: List[float] = []
+        for k in range(0, count, exchange_of_numbers.NUMBERS):
+            of_first, *_ = self._gather(own[k : k + exchange_of_numbers.NUMBERS])
+            found += exchange_of_numbers.from_bits(of_first)
+        return found[:count]
 
     def sum(self, totals: OnDevices) -> None:
         """Replace each device's array by the sum over devices and workers, in place."""
@@ -142,6 +167,25 @@ class Workers(abc.ABC):
 
     def before_step(self) -> None:  # noqa: B027 - mostly there is nothing to do
         """Prepare for an update of the weights."""
+
+    def check_settable(self) -> None:  # noqa: B027 - mostly they do
+        """Raise RuntimeError if what updates the weights doesn't take other settings."""
+
+    def set_weights(self, weights: OnDevicesByName, at_rest: bool) -> None:
+        """Let the KVStore, if it updates the weights, go on with these, which the devices have. All workers call this.
+
+        `at_rest`: states that aren't in this process become zero.
+        """
+        optimizer: Any = getattr(internals.updater_of_store(self.store), "optimizer", None)
+        if not hasattr(optimizer, "assigns_weights"):
+            return
+        optimizer.assigns_weights = True
+        try:
+            for name, (first, *others) in weights.items():
+                # From all devices, as gradients are: mxnet adds up where the first push of a key came from.
+                self.store.push(name, [first, *(array.zeros_like() for array in others)])
+        finally:
+            optimizer.assigns_weights = False
 
     def states_on_servers(self) -> Optional[StatesOnServers]:
         """The optimizer's states, if they aren't in this process. RuntimeError if they can't be had."""
@@ -183,6 +227,14 @@ class Alone(Workers):
 
     def _gather(self, numbers: Sequence[int]) -> List[List[int]]:
         return [list(numbers)]
+
+    def sum_later(self, number: float) -> Callable[[], float]:
+        """A function that gives the number."""
+        return lambda: number
+
+    def of_first(self, numbers: Sequence[float]) -> List[float]:
+        """The numbers."""
+        return list(numbers)
 
 
 def make_keys(store: Any, parameters: GradientsOnDevices) -> None:

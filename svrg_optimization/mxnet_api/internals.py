@@ -157,6 +157,38 @@ def weight_decays(module: Any, optimizer: Any) -> Dict[str, float]:
     return dict(zip([each.name for each in parameters], optimizer._get_wds([each.keys[0] for each in parameters])))
 
 
+def rate_multipliers(module: Any, optimizer: Any) -> Dict[str, float]:
+    """By parameter, what the learning rate of an optimizer, which has a schedule, is multiplied by."""
+    parameters, schedule = updated_parameters(module), optimizer.lr_scheduler
+    rate, schedule.base_lr = schedule.base_lr, 1.0
+    try:
+        rates = optimizer._get_lrs([each.keys[0] for each in parameters])
+    finally:
+        schedule.base_lr = rate
+    return dict(zip([each.name for each in parameters], map(float, rates)))
+
+
+def weights_of_both(module: Any, other: Any) -> Dict[str, Tuple[Any, Any]]:
+    """For each parameter of two bound modules of one network, both weights on the first device."""
+    here, there = module._exec_group, other._exec_group
+    return {
+        name: (arrays[0], others[0])
+        for name, arrays, others in zip(here.param_names, here.param_arrays, there.param_arrays)
+    }
+
+
+def rest(updater: Any) -> None:
+    """Set the states of an updater in this process, arrays or None, to 0."""
+    for state in updater.states.values():
+        if state is not None:
+            state[:] = 0
+
+
+def weights_are_finite(module: Any) -> bool:
+    """Whether all weights on the first device are finite."""
+    return all(bool(np.isfinite(arrays[0].asnumpy()).all()) for arrays in module._exec_group.param_arrays)
+
+
 def epsilon(module: Any) -> float:
     """How much a rounding of the narrowest weight is at most, relatively."""
     return max(float(np.finfo(arrays[0].dtype).eps) for _, arrays in parameter_arrays(module))

@@ -46,18 +46,18 @@ def _beside(weight: Any, mu: Any) -> Any:
 
 
 def residual_norm(
-    mu: Mapping[str, Any], weights: Mapping[str, Any], decays: Mapping[str, float], keys: Mapping[str, Any],
-    residual: Callable[[Any, Any, Any], Any],
+    mu: Mapping[str, Any], weights: Mapping[str, Any], decays: Mapping[str, float],
+    residual: Callable[[str, Any, Any], Any],
 ) -> float:  # fmt: skip
-    """The norm of what takes the place of the gradient if a regularizer isn't smooth, of all parameters in `keys`.
+    """The norm of what takes the place of the gradient if a regularizer isn't smooth, of all parameters in `decays`.
 
-    `residual` gets the key, the weight and the gradient of mean loss and weight decay.
+    `residual` gets the name, the weight and the gradient of mean loss and weight decay.
     """
     parts = {}
-    for name, key in keys.items():
+    for name, decay in decays.items():
         if name in mu:
             weight = _beside(weights[name], mu[name])
-            found = residual(key, weight, mu[name] + weight * decays[name])
+            found = residual(name, weight, mu[name] + weight * decay)
             parts[name] = full_gradient.norms({name: found})[name]
     return full_gradient.norm(parts)
 

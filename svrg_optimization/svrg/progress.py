@@ -17,6 +17,8 @@ class Progress:
         One for each snapshot.
     writers : list of object
         Each gets every number of a record by its ``add_scalar(name, value, step)``.
+    rate_is_chosen : bool
+        Whether the learning rate isn't the user's.
     converged : bool
         Whether `has_ended` has been true since `begin`.
     """
@@ -25,7 +27,7 @@ class Progress:
         self._logger = logger
         self.records: List[Record] = []
         self.writers: List[Any] = []
-        self.converged = False
+        self.rate_is_chosen = self.converged = False
         # When the first snapshot would have begun, had there been no breaks.
         self._began: Optional[float] = None
 
@@ -59,8 +61,10 @@ class Progress:
         elif stopping.has_stalled(norms, epsilon):
             self._logger.warning(
                 "Epoch[%d] The gradient hasn't become smaller for many snapshots: its norm is %.3g, and tol=%g times "
-                "the first is %.3g. learning_rate=%s may be too large: try a third of it",
-                last.epoch, norms[-1], tol, tol * norms[0], last.learning_rate,
+                "the first is %.3g. %s",
+                last.epoch, norms[-1], tol, tol * norms[0], "The rate was chosen as training went on: perhaps the "
+                "loss has no minimum, or isn't smooth" if self.rate_is_chosen else
+                "learning_rate=%s may be too large: try a third of it" % last.learning_rate,
             )  # fmt: skip
         return self.converged
 
@@ -71,8 +75,10 @@ class Progress:
         first, last = self.records[0], self.records[-1]
         self._logger.warning(
             "num_epoch=%d came before tol=%g was reached: at the last snapshot, in epoch %s, the gradient's norm was "
-            "%.3g times the first. Train more epochs, or with another learning rate than %s",
-            num_epoch, tol, last.epoch, last.gradient_norm / (first.gradient_norm or 1.0), last.learning_rate,
+            "%.3g times the first. Train more epochs%s",
+            num_epoch, tol, last.epoch, last.gradient_norm / (first.gradient_norm or 1.0),
+            "" if self.rate_is_chosen else
+            ", or with another learning rate than %s: 'auto' chooses one" % last.learning_rate,
         )  # fmt: skip
 
     def state(self) -> Dict[str, Any]:

@@ -1,0 +1,85 @@
+"""From ``learning_rate='auto'`` or a schedule of `step_sizes` to what controls a module's optimizer."""
+
+from typing import Any, Callable, Dict, Mapping, Optional
+
+import mxnet as mx
+import numpy as np
+
+from .mxnet_api import internals
+from .step_sizes import OPTIMIZERS, AutoStep, StepSize, chosen_by
+from .svrg.step_control import Objective, StepControl, rule_for
+
+_SHORT = "learning_rate='auto'"
+_WRONG_OPTIMIZER = (
+    "{}: the optimizer {} has no step of the form that is chosen for; use one of {}, or give {} a learning rate"
+)
+
+
+def with_schedule(settings: Mapping[str, Any]) -> Dict[str, Any]:
+    """The arguments of `_SVRGOptimizer`, with a schedule in the place of ``learning_rate='auto'``.
+
+    Raises ValueError if the rate is another text, or the optimizer's step can't be chosen.
+
+    >>> settings = with_schedule({'default_optimizer': 'sgd', 'learning_rate': 'auto'})
+    >>> type(settings['lr_scheduler']).__name__, 'learning_rate' in settings
+    ('AutoStep', False)
+    """
+    found = dict(settings)
+    optimizer, rate = found["default_optimizer"], found.get("learning_rate")
+    if isinstance(rate, str):
+        if rate != "auto":
+            raise ValueError("learning_rate={!r} must be a number, or 'auto' to let it be chosen".format(rate))
+        if found.get("lr_scheduler") is not None:
+            raise ValueError(
+                "learning_rate='auto' with lr_scheduler={!r}: both say which rate to take; leave one of them "
+                "out".format(found["lr_scheduler"])
+            )
+        del found["learning_rate"]
+        found["lr_scheduler"] = AutoStep()
+    schedule = chosen_by(optimizer) or found.get("lr_scheduler")
+    if isinstance(schedule, StepSize):
+        name = optimizer if isinstance(optimizer, str) else type(optimizer).__name__
+        known = [mx.optimizer.Optimizer.opt_registry.get(each) for each in OPTIMIZERS]
+        kind = mx.optimizer.Optimizer.opt_registry.get(name.lower()) if isinstance(optimizer, str) else type(optimizer)
+        if kind is not None and kind not in known:
+            what = _SHORT if isinstance(rate, str) else "lr_scheduler={}()".format(type(schedule).__name__)
+            raise ValueError(_WRONG_OPTIMIZER.format(what, name, ", ".join(map(repr, OPTIMIZERS)), name))
+    return found
+
+
+def refuse_for_instance(optimizer: Any, optimizer_params: Any) -> None:
+    """Raise ValueError if the rate of an optimizer that is an instance is to be chosen by an argument."""
+    if not isinstance(optimizer, str) and dict(optimizer_params or {}).get("learning_rate") == "auto":
+        raise ValueError(
+            "learning_rate='auto' with an optimizer that is an instance, which has settings of its own; make it with "
+            "lr_scheduler=svrg_optimization.step_sizes.AutoStep(), or give the optimizer's name"
+        )
+
+
+def control(
+    module: Any, optimizer: Any, settings: Mapping[str, Any], objective: Callable[[], Objective], workers: Any
+) -> Optional[StepControl]:
+    """What chooses the steps of this optimizer, the user's, of a module; None if nothing does.
+
+    `settings` are those of the `_SVRGOptimizer`; `objective` says what the optimizer minimizes. Raises ValueError or
+    RuntimeError if that can't be had.
+    """
+    by_name = isinstance(settings["default_optimizer"], str)
+    momentum_is_given = "momentum" in settings if by_name else bool(getattr(optimizer, "momentum", 0))
+    rule = rule_for(optimizer, momentum_is_given)
+    if rule is None:
+        return None
+    chosen = "lr_scheduler={}()".format(type(optimizer.lr_scheduler).__name__)
+    for name, arrays in internals.parameter_arrays(module):
+        if arrays[0].dtype not in (np.float32, np.float64) or arrays[0].stype != "default":
+            raise ValueError(
+                "{}: the parameter {!r} is {} {}, and steps are chosen for dense float32 and float64 only; give a "
+                "learning rate".format(chosen, name, arrays[0].stype, arrays[0].dtype.__name__)
+            )
+    if len(internals.contexts(module)) > 1 and internals.kvstore(module) is None:
+        raise ValueError(
+            "{} with kvstore=None: each device has weights of its own, for which no step can be chosen; use "
+            "kvstore='local'".format(chosen)
+        )
+    workers.check_settable()
+    return StepControl(rule, optimizer, objective(), workers)

@@ -1,0 +1,261 @@
+"""Lets a rule set the learning rate and momentum of an optimizer: what it is told, and when it is asked."""
+
+import math
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+import mxnet as mx
+import numpy as np
+
+from ..step_sizes import AutoStep, StepSize, chosen_by
+from .auto_step import AutoStepRule
+from .barzilai_borwein import BarzilaiBorweinRule
+from .estimator import Gradients
+from .secants import Secants
+from .snapshot import Point
+from .step_rule import Place, StepRule, norm
+
+# After the first period, one of so many steps is measured.
+_EVERY = 4
+# Below so many roundings of the weights, a difference of weights says nothing.
+_ROUNDINGS = 10
+
+
+class Objective(NamedTuple):
+    """What an optimizer minimizes, and how its step is made.
+
+    `decays` and `multipliers` of the learning rate are by parameter. A step's gradient is `rescale` times the sum over
+    a batch, and `scale` times the objective's. `residual`, if a regularizer isn't smooth, takes a parameter's name,
+    weight, gradient, and a step. `epsilon` is a rounding of the weights.
+    """
+
+    decays: Mapping[str, float]
+    multipliers: Mapping[str, float]
+    scale: float
+    rescale: float
+    epsilon: float
+    residual: Optional[Callable[[str, Any, Any, float], Any]] = None
+
+
+def rule_for(optimizer: Any, momentum_is_given: bool) -> Optional[StepRule]:
+    """The rule by which an optimizer's steps are chosen; None if it has a rate like any other."""
+    schedule = chosen_by(optimizer)
+    if schedule is None:
+        return None
+    if isinstance(schedule, AutoStep):
+        return AutoStepRule(schedule.pairs, optimizer.momentum if momentum_is_given else None)
+    return BarzilaiBorweinRule(schedule.base_lr, optimizer.momentum)
+
+
+class Worse(Exception):
+    """Training has become worse since the last snapshot."""
+
+
+class StepControl:
+    """Of one optimizer, on the `workers` of a job.
+
+    Attributes
+    ----------
+    objective : Objective
+        What the optimizer minimizes. Whoever takes a snapshot sets it anew.
+    is_broken : bool
+        Whether a step has shown that the weights aren't finite any more.
+    """
+
+    def __init__(self, rule: StepRule, optimizer: Any, objective: Objective, workers: Any) -> None:
+        self._rule, self._tuned, self.objective, self._workers = rule, optimizer, objective, workers
+        self._schedule: StepSize = optimizer.lr_scheduler
+        self._secants = Secants()
+        # The steps of this period; whether it is the first; the norm of the snapshot's weights.
+        self._steps, self._is_first, self._size = 0, True, 0.0
+        # What is being measured: a function that waits for the squares; and one for the sum over the workers, with the
+        # distance from the snapshot.
+        self._squares: Optional[Callable[[], Mapping[str, Sequence[float]]]] = None
+        self._sum: Optional[Tuple[Callable[[], float], float]] = None
+        self._shift_is_due, self.is_broken = False, False
+        # While a snapshot is taken: the old and the new place, and what follows.
+        self._old: Optional[Place] = None
+        self._new: Optional[Place] = None
+        self._numbers: List[float] = []
+        if rule.momentum is not None:
+            optimizer.momentum = rule.momentum
+
+    @property
+    def rests(self) -> bool:
+        """Whether each period begins with a velocity of zero."""
+        return self._rule.rests
+
+    # ------------------------------------------------------------------------------------------------- snapshots
+
+    def leave(self, objective: Objective, old: Optional[Point]) -> None:
+        """A snapshot is about to be taken; `old` is the last one."""
+        self.objective = objective
+        self._old = None if old is None else self._place(old)
+
+    def arrive(self, new: Point) -> None:
+        """The new snapshot's full gradient is known. Raises `Worse`, on all workers, if it is worse than the last."""
+        place, self._numbers = self._place(new), []
+        if self._old is not None:
+            self._take_up()
+            self._take_up()
+            numbers = [] if self.is_broken else self._rule.decide(self._old, place, self._steps)
+            self._numbers = self._workers.of_first(numbers)
+            if not self._numbers:
+                raise Worse
+        self._new = place
+
+    def begin_period(self) -> None:
+        """The snapshot has been taken."""
+        assert self._new is not None
+        if self._old is None:
+            self._rule.begin(self._new)
+        else:
+            self._is_first = False
+            self._rule.follow(self._numbers, self._old, self._new)
+        self._shift_is_due = self._rule.shift() is not None
+        self._steps, self._size = 0, norm(self._new.weights)
+        self._old = self._new = None
+        self._set_rate()
+
+    def _place(self, point: Point) -> Place:
+        """A snapshot's weights and gradients as vectors."""
+        objective = self.objective
+        parts = [
+            self._place_of(name, point.weights[name], mu)
+            for name, mu in point.full_gradient.items()
+            if objective.multipliers.get(name, 0) > 0
+        ]
+        columns = [np.concatenate([each[k] for each in parts]) if parts else np.zeros(0) for k in range(3)]
+        free = None if objective.residual is None else (columns[0] != 0).astype(columns[0].dtype)
+        return Place(columns[0], columns[1], columns[2], free)
+
+    def _place_of(self, name: str, weight: Any, mu: Any) -> List[Any]:
+        objective = self.objective
+        weight, multiplier = weight.astype(mu.dtype).as_in_context(mu.context), objective.multipliers[name]
+        gradient = residual = mu + weight * objective.decays.get(name, 0.0)
+        if objective.residual is not None and self._rule.rate > 0:
+            residual = objective.residual(name, weight, gradient, self._rule.rate * multiplier)
+        # A rate of its own is the rate of all in other coordinates.
+        factors = (multiplier**-0.5, multiplier**0.5, multiplier**0.5)
+        return [
+            array.asnumpy().ravel() * mu.dtype(factor) for array, factor in zip((weight, gradient, residual), factors)
+        ]
+
+    def go_back(self) -> None:
+        """Begin the period anew at the snapshot, with a shorter step."""
+        self._rule.go_back()
+        self._squares = self._sum = None
+        self._steps, self._shift_is_due, self.is_broken = 0, False, False
+        self._set_rate()
+
+    def _set_rate(self) -> None:
+        self._schedule.base_lr = self._rule.rate / (self.objective.scale or 1.0)
+        if self._rule.momentum is not None:
+            self._tuned.momentum = self._rule.momentum
+
+    def forget(self) -> None:
+        """Let go of the arrays."""
+        self._secants.forget()
+
+    def shifted(self, weights: Mapping[str, Any]) -> Optional[Dict[str, Any]]:
+        """From which weights the period is to begin, if from others than these. To be asked once, before a step."""
+        if not self._shift_is_due:
+            return None
+        self._shift_is_due, shift, start, found = False, self._rule.shift(), 0, {}
+        assert shift is not None
+        for name, weight in weights.items():
+            multiplier = self.objective.multipliers.get(name, 0)
+            if multiplier > 0:
+                part = shift[start : start + weight.size].reshape(weight.shape) * multiplier**0.5
+                found[name] = weight + mx.nd.array(part, ctx=weight.context, dtype=weight.dtype)
+                start += weight.size
+        return found
+
+    # ----------------------------------------------------------------------------------------------------- steps
+
+    def before_correction(
+        self, gradients: Sequence[Gradients], weights: Callable[[], Dict[str, Tuple[Any, Any]]]
+    ) -> None:
+        """A step has computed both gradients of its batch, at these weights: the current ones and the snapshot's."""
+        if self._rule.measures_steps:
+            self._take_up()
+            if self._is_first or self._steps % _EVERY == _EVERY - 1:
+                multipliers = self.objective.multipliers
+                self._squares = self._secants.measure(
+                    gradients, {name: pair for name, pair in weights().items() if multipliers.get(name, 0) > 0}
+                )
+            if self._is_first:
+                # Of this step's rate nothing is known otherwise.
+                self._take_up()
+                self._take_up()
+        self._steps += 1
+
+    def _take_up(self) -> None:
+        """Go on with what the last steps have measured, which is known by now: so nobody waits for it."""
+        if self._sum is not None:
+            (change, distance), self._sum = self._sum, None
+            self._see(change(), distance)
+        if self._squares is not None:
+            change_of_worker, distance = self._norms(self._squares())
+            self._squares, self._sum = None, (self._workers.sum_later(change_of_worker), distance)
+
+    def _norms(self, squares: Mapping[str, Sequence[float]]) -> Tuple[float, float]:
+        """The norms of the change of the sum over a batch, and of the move from the snapshot."""
+        multipliers = self.objective.multipliers
+        change = sum(of_change * multipliers[name] for name, (of_change, _) in squares.items())
+        distance = sum(of_move / multipliers[name] for name, (_, of_move) in squares.items())
+        return math.sqrt(change), math.sqrt(distance)
+
+    def _see(self, change: float, distance: float) -> None:
+        """Take in a step's secant: at most the sum over the workers' changes, each of a part of the batch."""
+        objective = self.objective
+        if not (math.isfinite(change) and math.isfinite(distance)):
+            self.is_broken = True
+        elif distance > _ROUNDINGS * objective.epsilon * self._size:
+            # The decay's part is parallel to the move, so this is a little more than the objective's secant.
+            decay = max(objective.decays.values(), default=0.0)
+            rate = self._rule.rate
+            self._rule.see(change * objective.rescale / (objective.scale or 1.0) / distance + decay)
+            if self._rule.rate != rate:
+                self._set_rate()
+
+    # ------------------------------------------------------------------------------------------------- checkpoints
+
+    def state(self) -> Dict[str, Any]:
+        """What `restore` takes."""
+        if self._squares is not None:
+            squares = {name: list(of_parameter) for name, of_parameter in self._squares().items()}
+            self._squares = lambda: squares
+        if self._sum is not None:
+            change, distance = self._sum[0](), self._sum[1]
+            self._sum = (lambda: change), distance
+        return {
+            **{name: _saved(value) for name, value in self._rule.state().items()},
+            "rule": type(self._rule).__name__, "steps": self._steps, "is_first": self._is_first, "size": self._size,
+            "squares": None if self._squares is None else self._squares(),
+            "sum": None if self._sum is None else [self._sum[0](), self._sum[1]],
+            "shift_is_due": self._shift_is_due, "is_broken": self.is_broken,
+        }  # fmt: skip
+
+    def restore(self, state: Dict[str, Any]) -> None:
+        """Go on from a state, unless that is another rule's."""
+        if state.get("rule") != type(self._rule).__name__:
+            return
+        self._rule.restore({name: _restored(value) for name, value in state.items()})
+        self._steps, self._is_first, self._size = state["steps"], state["is_first"], state["size"]
+        squares, total = state["squares"], state["sum"]
+        self._squares = None if squares is None else lambda: squares
+        self._sum = None if total is None else ((lambda: total[0]), total[1])
+        self._shift_is_due, self.is_broken = state["shift_is_due"], state["is_broken"]
+        self._set_rate()
+
+
+def _saved(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: mx.nd.array(vector, dtype=vector.dtype) for name, vector in value.items()}
+    return value
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: each.asnumpy() if isinstance(each, mx.nd.NDArray) else each for name, each in value.items()}
+    return value

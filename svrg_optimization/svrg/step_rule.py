@@ -1,0 +1,105 @@
+"""What a rule that chooses the learning rate sees, and what it answers.
+
+Two abstractions. A `Place` is what a snapshot has shown: its weights, and the objective's gradient there. A `StepRule`
+turns two places, those of the last snapshot and of the new one, into numbers, by `decide`; and the numbers into its
+state, by `follow`. The workers of a job follow the numbers of the first one, so that all take the same steps.
+"""
+
+import abc
+import math
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+
+import numpy as np
+
+
+class Place(NamedTuple):
+    r"""Where a snapshot is, as vectors.
+
+    `gradient` is that of the smooth part of the objective, :math:`\mu + \lambda w`. `residual` is 0 at the minimum: the
+    gradient itself, or with a regularizer that isn't smooth the prox-gradient residual. `free` are the coordinates
+    near which the objective is smooth, None if that are all.
+    """
+
+    weights: Any
+    gradient: Any
+    residual: Any
+    free: Optional[Any] = None
+
+
+def dot(a: Any, b: Any) -> float:
+    """The scalar product, summed in float64, but never with a float64 copy of the whole.
+
+    >>> dot(np.full(3, 2, 'float32'), np.ones(3, 'float32'))
+    6.0
+    """
+    if a.dtype == np.float64:
+        return float(np.dot(a, b))
+    parts = range(0, len(a), 1 << 16)
+    return sum(float(np.dot(a[k : k + (1 << 16)].astype(np.float64), b[k : k + (1 << 16)])) for k in parts)
+
+
+def norm(a: Any) -> float:
+    """The Euclidean norm."""
+    return math.sqrt(dot(a, a))
+
+
+def is_worse(old: Place, new: Place) -> bool:
+    r"""Whether the objective has grown between two snapshots, and its gradient more than doubled; or isn't finite.
+
+    By the trapezoid rule the objective has changed by :math:`(r + r_0) \cdot (w - w_0) / 2`.
+    """
+    change = dot(new.residual + old.residual, new.weights - old.weights) / 2
+    here, there = norm(new.residual), norm(old.residual)
+    if not (math.isfinite(change) and math.isfinite(here)):
+        return True
+    return change > 0 and here > 2 * there
+
+
+class StepRule(abc.ABC):
+    """Chooses the learning rate, for gradients of the mean loss and decay.
+
+    Attributes
+    ----------
+    rate, momentum : float
+        Of the coming steps. A momentum of None: the optimizer has its own.
+    measures_steps : bool
+        Whether the rule wants the secants of steps.
+    rests : bool
+        Whether each period begins at rest, with a velocity of zero.
+    """
+
+    measures_steps = False
+    rests = False
+    rate: float = 0.0
+    momentum: Optional[float] = None
+
+    @abc.abstractmethod
+    def begin(self, place: Place) -> None:
+        """The first snapshot has been taken."""
+
+    @abc.abstractmethod
+    def decide(self, old: Place, new: Place, steps: int) -> List[float]:
+        """What follows from a new snapshot, after so many steps: the numbers for `follow`, [] if it is worse."""
+
+    @abc.abstractmethod
+    def follow(self, numbers: Sequence[float], old: Place, new: Place) -> None:
+        """Go on from a new snapshot."""
+
+    @abc.abstractmethod
+    def go_back(self) -> None:
+        """The period that has ended, or is under way, made things worse: it begins anew at the snapshot."""
+
+    def shift(self) -> Optional[Any]:
+        """How far from the snapshot the coming period begins; None for nothing."""
+        return None
+
+    def see(self, secant: float) -> None:  # noqa: B027 - a rule may not measure steps
+        """A step has shown this smoothness."""
+
+    @abc.abstractmethod
+    def state(self) -> Dict[str, Any]:
+        """What `restore` takes: numbers, and dicts of vectors."""
+
+    @abc.abstractmethod
+    def restore(self, state: Dict[str, Any]) -> None:
+        """Go on from a state."""
