@@ -16,6 +16,7 @@ from models import OPTIMIZERS, assert_same, iterator, nd, samples, symbol
 
 from svrg_optimization import SVRGModule
 from svrg_optimization.mxnet_api import internals
+from svrg_optimization.svrg import auto_step
 
 PROBLEMS = {problem.name: problem for problem in oracle.PROBLEMS}
 # What a worker prints after each step.
@@ -195,6 +196,8 @@ def train(job, rank):
     # A program that makes a store itself must pass the store: see parameter_servers.create.
     store = job["store"] if job["by_name"] else mx.kv.create(job["store"])
     hold(job, rank, "loading data")
+    if job["probe"]:
+        auto_step._PROBE = job["probe"]
     job = {**job, **job["of_rank"].get(rank, {})}
     if job["used"]:
         store.init("something", mx.nd.zeros(1))
