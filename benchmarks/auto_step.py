@@ -63,8 +63,8 @@ def passes(problem: Problem, params: Dict[str, Any], most: float, dtype: str = "
             raise Arrived
 
     try:
-        module.fit(data, num_epoch=int(most), eval_metric=mx.metric.Loss(), optimizer_params={**params, "wd": problem.decay},
-                   epoch_end_callback=look)  # fmt: skip
+        module.fit(data, num_epoch=int(most), eval_metric=mx.metric.Loss(),
+                   optimizer_params={**params, "wd": problem.decay}, epoch_end_callback=look)  # fmt: skip
     except (Arrived, FloatingPointError) as error:
         return used if isinstance(error, Arrived) else math.inf
     return math.inf

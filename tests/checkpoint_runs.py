@@ -6,6 +6,7 @@ import oracle
 from models import iterator, nd, samples, symbol
 
 from svrg_optimization import SVRGModule
+from svrg_optimization.step_sizes import BarzilaiBorwein
 
 SOFTMAX = oracle.PROBLEMS[2]
 PARAMS = {"learning_rate": 0.125, "wd": 0.125}
@@ -18,6 +19,9 @@ OPTIMIZERS = {
                   "lr_scheduler": lambda: mx.lr_scheduler.FactorScheduler(4, 0.7, base_lr=0.125)},
     # Both end after the second epoch, and keep the last rate.
     "poly": {"optimizer": "sgd", "lr_scheduler": lambda: mx.lr_scheduler.PolyScheduler(6, final_lr=0.01)},
+    "auto": {"optimizer": "sgd", "learning_rate": "auto"},
+    "auto with momentum": {"optimizer": "nag", "learning_rate": "auto", "momentum": 0.9},
+    "Barzilai-Borwein": {"optimizer": "sgd", "learning_rate": None, "lr_scheduler": lambda: BarzilaiBorwein(0.125)},
     "cosine": {"optimizer": "adam", "lr_scheduler": lambda: mx.lr_scheduler.CosineScheduler(6, final_lr=0.01)},
 }  # fmt: skip
 

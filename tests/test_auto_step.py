@@ -5,11 +5,11 @@ import mxnet as mx
 import numpy as np
 import oracle
 import pytest
-from models import assert_same, iterator, nd, ready, samples, train_steps, weights_of
+from models import assert_same, iterator, nd, ready, samples, sharer_of, symbol, train_steps, weights_of
 
 from svrg_optimization import SVRGModule
-from svrg_optimization.svrg import auto_step
 from svrg_optimization.step_sizes import AutoStep, BarzilaiBorwein
+from svrg_optimization.svrg import auto_step
 
 WD = 0.125
 
@@ -45,3 +45,251 @@ def test_every_step_is_the_oracles(name, momentum, kvstore, devices, probe, monk
         np.testing.assert_allclose([optimizer.learning_rate, optimizer.momentum], [rate, beta], rtol=1e-9)
         went_back |= back
     assert went_back == (probe > 1 and momentum is not None and name != "softmax")
+
+
+def fit(module, data, problem, epochs, dtype=np.float64, weights=None, **params):
+    """Train from zero, or from these weights."""
+    start = weights or {name: np.zeros(shape) for name, shape in problem.shapes.items()}
+    module.fit(iterator(problem, data, 4, dtype), num_epoch=epochs, aux_params={},
+               arg_params={name: nd(value, dtype) for name, value in start.items()}, **params)  # fmt: skip
+
+
+def gradient_norm(problem, module, data, wd=0.0, l1=0.0):
+    """The norm of the objective's gradient, or of its prox-gradient residual, at a module's weights."""
+    weights = weights_of(module)
+    mu, total = oracle.full_gradient(problem, weights, data), 0.0
+    for name, w in weights.items():
+        of_weight = name.endswith("_weight")
+        gradient = mu[name] + wd * of_weight * w
+        z = w - gradient
+        total += np.sum((w - np.sign(z) * np.maximum(np.abs(z) - l1 * of_weight, 0)) ** 2)
+    return np.sqrt(total)
+
+
+@pytest.mark.parametrize("momentum, dtype, wanted", [
+    ({}, np.float64, 1e-9), ({}, np.float32, 1e-5), ({"momentum": 0.9}, np.float64, 1e-8),
+    ({"momentum": 0.0}, np.float64, 1e-5),
+])  # fmt: skip
+@pytest.mark.parametrize("optimizer, l1", [("sgd", 0.0), ("nag", 0.0), ("proximalsgd", 0.0), ("proximalsgd", 0.0625)])
+@pytest.mark.parametrize("name", ["linear", "logistic", "softmax"])
+def test_it_finds_the_minimum(name, optimizer, l1, momentum, dtype, wanted):
+    problem, data, _ = problem_of(name)
+    module = SVRGModule(symbol(problem), update_freq=1)
+    penalty = {"l1": l1} if l1 else {}
+    fit(module, data, problem, 120 if momentum else 50, dtype, optimizer=optimizer, eval_metric="mse",
+        optimizer_params={"learning_rate": "auto", "wd": 2.0**-6, **penalty, **momentum})  # fmt: skip
+    outputs = module.output_shapes[0][1][1] if name == "linear" else 1
+    assert gradient_norm(problem, module, data, 2.0**-6, l1) < wanted * outputs
+    if l1:
+        assert (weights_of(module)["fc_weight"] == 0).any()
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("params", [{}, {"momentum": 0.875}, {"l1": 0.0625}], ids=str)
+@pytest.mark.parametrize("cut", [1, 5, 6, 7, 13, 14, 20])
+def test_training_goes_on_from_the_middle_of_an_epoch_bit_for_bit(cut, params, devices, tmp_path):
+    problem, data, weights = problem_of("two-layer")
+    given = dict(optimizer="proximalsgd" if "l1" in params else "sgd",
+                 optimizer_params={"learning_rate": "auto", "wd": WD, **params})  # fmt: skip
+
+    def steps(module, begin):
+        train = iterator(problem, data, 4)
+        batches = list(train)
+        for step in range(begin, 30):
+            if step % 6 == 0:
+                module.update_full_grads(train)
+            module.forward_backward(batches[step % 6])
+            module.update()
+            yield step, weights_of(module)
+
+    train = iterator(problem, data, 4)
+    whole = ready(problem, weights, train, devices=devices, **given)
+    expected = []
+    for step, after in steps(whole, 0):
+        expected.append(after)
+        if step + 1 == cut:
+            whole.save_checkpoint(str(tmp_path / "model"), 1, True)
+    resumed = SVRGModule.load(str(tmp_path / "model"), 1, True, context=[mx.cpu(k) for k in range(devices)])
+    resumed.bind(train.provide_data, train.provide_label)
+    resumed.init_optimizer(**given)
+    for step, after in steps(resumed, cut):
+        assert_same(after, expected[step])
+
+
+def test_a_checkpoint_of_a_constant_step_goes_on_with_auto(tmp_path):
+    problem, data, weights = problem_of("softmax")
+    module = SVRGModule(symbol(problem), update_freq=2)
+    fit(module, data, problem, 3, optimizer_params={"learning_rate": 0.25, "momentum": 0.5, "wd": WD})
+    module.save_checkpoint(str(tmp_path / "model"), 3, True)
+    resumed = SVRGModule.load(str(tmp_path / "model"), 3, True)
+    resumed.fit(iterator(problem, data, 4), begin_epoch=3, num_epoch=60,
+                optimizer_params={"learning_rate": "auto", "wd": WD})  # fmt: skip
+    assert gradient_norm(problem, resumed, data, WD) < 1e-9
+
+
+def test_a_rate_of_its_own_is_another_coordinate_system():
+    """Features times 4 with a rate of a sixteenth are the same problem; a rate of 0 leaves a parameter out."""
+    problem, data, weights = problem_of("logistic")
+    params, found = {"learning_rate": "auto"}, []
+    for factor in (1.0, 4.0):
+        scaled = [(x * factor, y) for x, y in data]
+        start = {"fc_weight": weights["fc_weight"] / factor, "fc_bias": weights["fc_bias"]}
+        train = iterator(problem, scaled, 4)
+        module = ready(problem, start, train, optimizer_params=params)
+        module._users_optimizer().set_lr_mult({"fc_weight": factor**-2, "fc_bias": 0.0})
+        *_, last = train_steps(module, train, 8)
+        found.append(last["fc_weight"] * factor)
+        np.testing.assert_array_equal(last["fc_bias"], weights["fc_bias"])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("rescale", [1.0, 1 / 256])
+def test_it_does_not_depend_on_rescale_grad(rescale):
+    problem, data, weights = problem_of("softmax")
+    train = iterator(problem, data, 4)
+    one, other = (
+        list(train_steps(ready(problem, weights, train, optimizer_params={"learning_rate": "auto", **given}), train, 6))
+        for given in ({"wd": WD}, {"wd": WD * 4 * rescale, "rescale_grad": rescale})
+    )
+    for actual, wanted in zip(other, one):
+        assert_same(actual, wanted, rtol=1e-6, atol=1e-9)
+
+
+# --------------------------------------------------------------------------------------------------- NaN and the like
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("when", ["step", "epoch", "snapshot"])
+def test_weights_that_are_not_finite_go_back_to_the_snapshot(when, devices, caplog):
+    problem, data, _ = problem_of("softmax")
+    module, seen = SVRGModule(symbol(problem), update_freq=1, context=[mx.cpu(k) for k in range(devices)]), []
+    caplog.set_level("INFO")
+
+    def spoil(param):
+        last = {"step": 0, "epoch": 4, "snapshot": 4}[when]
+        if param.epoch == 3 and param.nbatch == last and when != "snapshot":
+            module._set_weights({name: array * np.nan for name, array in module.get_params()[0].items()}, {}, False)
+
+    def spoil_data(param):
+        if when == "snapshot" and param.epoch == 3 and param.nbatch == 2 and not seen.count("spoiled"):
+            seen.append("spoiled")
+            for on_devices in module._way.aux._exec_group.grad_arrays:
+                on_devices[0][:] = np.nan
+
+    fit(module, data, problem, 60, batch_end_callback=spoil, full_grads_batch_end_callback=spoil_data,
+        optimizer_params={"learning_rate": "auto", "wd": WD},
+        epoch_end_callback=lambda epoch, _, params, aux: seen.append(
+            all(np.isfinite(array.asnumpy()).all() for array in params.values())))  # fmt: skip
+    assert all(seen)
+    assert gradient_norm(problem, module, data, WD) < 1e-9
+    if when != "snapshot":
+        assert any("Training became worse: back at the last snapshot" in message for message in caplog.messages)
+
+
+def test_a_snapshot_that_is_worse_is_not_taken(monkeypatch, caplog):
+    problem, data, weights = problem_of("linear")
+    caplog.set_level("INFO")
+    monkeypatch.setattr(auto_step, "_PROBE", 1e6)
+    train = iterator(problem, data, 4)
+    module = ready(problem, weights, train, optimizer_params={"learning_rate": "auto", "wd": WD})
+    module.update_full_grads(train, epoch=0)
+    mu = {name: array.asnumpy() for name, array in module.full_gradient.items()}
+    for batch in list(train)[:1]:
+        module.forward_backward(batch)
+        module.update()
+    module.update_full_grads(train, epoch=1)
+    assert_same(weights_of(module), weights)
+    assert_same({name: array.asnumpy() for name, array in module.full_gradient.items()}, mu)
+    assert [record.epoch for record in module.history] == [0]
+    assert any(message.startswith("Epoch[1] Training became worse: back at the last") for message in caplog.messages)
+
+
+# ---------------------------------------------------------------------------------------------------- Barzilai-Borwein
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_barzilai_borwein_is_the_papers_formula(momentum):
+    problem, data, weights = problem_of("logistic")
+    train = iterator(problem, data, 4)
+    module = ready(problem, weights, train, optimizer_params={
+        "momentum": momentum, "wd": WD, "lr_scheduler": BarzilaiBorwein(0.25)})  # fmt: skip
+    rates, places = [], []
+
+    def note(old, new):
+        if not places:
+            places.append({name: array.asnumpy() for name, array in new.weights.items()})
+            return
+        places.append({name: array.asnumpy() for name, array in new.weights.items()})
+
+    module._snapshot.listeners.append(note)
+    for step, _ in enumerate(train_steps(module, train, 8)):
+        if step % 12 == 0:
+            rates.append(module._users_optimizer().learning_rate)
+
+    def gradient(w):
+        mu = oracle.full_gradient(problem, w, data)
+        return np.append(mu["fc_weight"] + WD * w["fc_weight"], mu["fc_bias"])
+
+    assert rates[0] == 0.25
+    for k, rate in enumerate(rates[1:]):
+        s = np.append(places[k + 1]["fc_weight"], places[k + 1]["fc_bias"]) - np.append(
+            places[k]["fc_weight"], places[k]["fc_bias"])  # fmt: skip
+        y = gradient(places[k + 1]) - gradient(places[k])
+        assert rate == pytest.approx((1 - momentum) / 12 * (s @ s) / (s @ y), rel=1e-9)
+
+
+# ------------------------------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: dict(optimizer="adam"), "learning_rate='auto': the optimizer adam has no step of the form .* 'sgd'"),
+    (lambda: dict(optimizer="adam", optimizer_params={"lr_scheduler": AutoStep()}), r"lr_scheduler=AutoStep\(\): "),
+    (lambda: dict(optimizer=mx.optimizer.Adam(lr_scheduler=AutoStep()), optimizer_params={}), "the optimizer Adam has no step of the form"),
+    (lambda: dict(optimizer_params={"learning_rate": "fast"}), "learning_rate='fast' must be a number, or 'auto'"),
+    (lambda: dict(optimizer_params={"learning_rate": "auto", "lr_scheduler": AutoStep()}), "leave one of them out"),
+    (lambda: dict(optimizer=mx.optimizer.SGD(), optimizer_params={"learning_rate": "auto"}), "make it with lr_sch"),
+    (lambda: dict(kvstore=None), r"AutoStep\(\) with kvstore=None: each device has weights of its own"),
+])  # fmt: skip
+def test_what_cannot_be_chosen_for(make, message):
+    problem, data, weights = problem_of("softmax")
+    given = {"optimizer_params": {"learning_rate": "auto"}, "kvstore": "local", "optimizer": "sgd", **make()}
+    with pytest.raises(ValueError, match=message):
+        ready(problem, weights, iterator(problem, data, 4), devices=2, **given)
+
+
+def test_float16_is_refused():
+    problem, data, weights = problem_of("softmax")
+    with pytest.raises(ValueError, match="the parameter 'fc_weight' is default float16, .* float32 and float64 only"):
+        ready(problem, weights, iterator(problem, data, 4, np.float16), dtype=np.float16,
+              optimizer_params={"learning_rate": "auto"})  # fmt: skip
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: AutoStep(pairs=True), "pairs=True must be an integer of at least 0"),
+    (lambda: AutoStep(pairs=2.5), "pairs=2.5 must be an integer"),
+    (lambda: BarzilaiBorwein(base_lr=0), "base_lr=0 must be a positive number"),
+    (lambda: BarzilaiBorwein(base_lr="auto"), "base_lr='auto' must be a positive number"),
+])  # fmt: skip
+def test_bad_settings(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_an_update_before_a_snapshot_says_what_is_missing():
+    problem, data, weights = problem_of("softmax")
+    train = iterator(problem, data, 4)
+    module = ready(problem, weights, train, optimizer_params={"learning_rate": "auto"})
+    module.forward_backward(next(train))
+    with pytest.raises(RuntimeError, match="update_full_grads"):
+        module.update()
+
+
+def test_it_is_one_schedule_for_those_who_borrow():
+    problem, data, weights = problem_of("softmax")
+    train = iterator(problem, data, 4)
+    owner = ready(problem, weights, train, optimizer_params={"learning_rate": "auto", "wd": WD})
+    sharer = sharer_of(owner, problem, train)
+    sharer.borrow_optimizer(owner)
+    alone = ready(problem, weights, train, optimizer_params={"learning_rate": "auto", "wd": WD})
+    for actual, wanted in zip(train_steps(sharer, train, 6), train_steps(alone, iterator(problem, data, 4), 6)):
+        assert_same(actual, wanted)

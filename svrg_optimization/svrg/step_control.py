@@ -65,8 +65,8 @@ class StepControl:
         self._rule, self._tuned, self.objective, self._workers = rule, optimizer, objective, workers
         self._schedule: StepSize = optimizer.lr_scheduler
         self._secants = Secants()
-        # The steps of this period; whether it is the first; the norm of the snapshot's weights.
-        self._steps, self._is_first, self._size = 0, True, 0.0
+        # The steps of this period; whether it is the first; which moves are roundings.
+        self._steps, self._is_first, self._rounding = 0, True, 0.0
         # What is being measured: a function that waits for the squares; and one for the sum over the workers, with the
         # distance from the snapshot.
         self._squares: Optional[Callable[[], Mapping[str, Sequence[float]]]] = None
@@ -112,7 +112,7 @@ class StepControl:
             self._is_first = False
             self._rule.follow(self._numbers, self._old, self._new)
         self._shift_is_due = self._rule.shift() is not None
-        self._steps, self._size = 0, norm(self._new.weights)
+        self._steps, self._rounding = 0, self._new.rounding
         self._old = self._new = None
         self._set_rate()
 
@@ -126,7 +126,8 @@ class StepControl:
         ]
         columns = [np.concatenate([each[k] for each in parts]) if parts else np.zeros(0) for k in range(3)]
         free = None if objective.residual is None else (columns[0] != 0).astype(columns[0].dtype)
-        return Place(columns[0], columns[1], columns[2], free)
+        rounding = _ROUNDINGS * objective.epsilon * norm(columns[0])
+        return Place(columns[0], columns[1], columns[2], free, rounding)
 
     def _place_of(self, name: str, weight: Any, mu: Any) -> List[Any]:
         objective = self.objective
@@ -210,7 +211,7 @@ class StepControl:
         objective = self.objective
         if not (math.isfinite(change) and math.isfinite(distance)):
             self.is_broken = True
-        elif distance > _ROUNDINGS * objective.epsilon * self._size:
+        elif distance > self._rounding:
             # The decay's part is parallel to the move, so this is a little more than the objective's secant.
             decay = max(objective.decays.values(), default=0.0)
             rate = self._rule.rate
@@ -230,7 +231,7 @@ class StepControl:
             self._sum = (lambda: change), distance
         return {
             **{name: _saved(value) for name, value in self._rule.state().items()},
-            "rule": type(self._rule).__name__, "steps": self._steps, "is_first": self._is_first, "size": self._size,
+            "rule": type(self._rule).__name__, "steps": self._steps, "is_first": self._is_first, "rounding": self._rounding,
             "squares": None if self._squares is None else self._squares(),
             "sum": None if self._sum is None else [self._sum[0](), self._sum[1]],
             "shift_is_due": self._shift_is_due, "is_broken": self.is_broken,
@@ -241,7 +242,7 @@ class StepControl:
         if state.get("rule") != type(self._rule).__name__:
             return
         self._rule.restore({name: _restored(value) for name, value in state.items()})
-        self._steps, self._is_first, self._size = state["steps"], state["is_first"], state["size"]
+        self._steps, self._is_first, self._rounding = state["steps"], state["is_first"], state["rounding"]
         squares, total = state["squares"], state["sum"]
         self._squares = None if squares is None else lambda: squares
         self._sum = None if total is None else ((lambda: total[0]), total[1])

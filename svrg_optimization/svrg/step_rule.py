@@ -17,13 +17,14 @@ class Place(NamedTuple):
 
     `gradient` is that of the smooth part of the objective, :math:`\mu + \lambda w`. `residual` is 0 at the minimum: the
     gradient itself, or with a regularizer that isn't smooth the prox-gradient residual. `free` are the coordinates
-    near which the objective is smooth, None if that are all.
+    near which the objective is smooth, None if that are all. Weights closer than `rounding` can't be told apart.
     """
 
     weights: Any
     gradient: Any
     residual: Any
     free: Optional[Any] = None
+    rounding: float = 0.0
 
 
 def dot(a: Any, b: Any) -> float:
@@ -48,11 +49,11 @@ def is_worse(old: Place, new: Place) -> bool:
 
     By the trapezoid rule the objective has changed by :math:`(r + r_0) \cdot (w - w_0) / 2`.
     """
-    change = dot(new.residual + old.residual, new.weights - old.weights) / 2
-    here, there = norm(new.residual), norm(old.residual)
+    move = new.weights - old.weights
+    change, here, there = dot(new.residual + old.residual, move) / 2, norm(new.residual), norm(old.residual)
     if not (math.isfinite(change) and math.isfinite(here)):
         return True
-    return change > 0 and here > 2 * there
+    return change > 0 and here > 2 * there and norm(move) > new.rounding
 
 
 class StepRule(abc.ABC):
