@@ -481,12 +481,17 @@ class SVRGModule(Module):
 
     def _begin_step(self, steps: StepControl) -> None:
         """Go to where the coming step is to begin, if that is somewhere else."""
-        if steps.is_broken:
+        point = None if steps.has_begun else self._point()
+        if point is not None:
+            # The snapshot of a checkpoint, of before steps were chosen.
+            steps.leave(self._objective(), None)
+            steps.arrive(point)
+            steps.begin_period()
+        elif steps.is_broken:
             self._go_back(steps, None)
-            return
-        shifted = steps.shifted({name: array for name, (array, _) in self._both_weights().items()})
-        if shifted is not None:
-            self._set_weights(shifted, {}, at_rest=False)
+        elif steps.shift_is_due:
+            weights = {name: array for name, (array, _) in self._both_weights().items()}
+            self._set_weights(steps.take_shift(weights), {}, at_rest=False)
 
     def _both_weights(self) -> Dict[str, Tuple[mx.nd.NDArray, mx.nd.NDArray]]:
         return internals.weights_of_both(self, self._mod_aux)

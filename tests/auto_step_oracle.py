@@ -3,7 +3,7 @@
 import numpy as np
 import oracle
 
-PART, PROBE, EVERY, FLAT, LONGEST = 0.7, 1e-4, 4, 1e-4, 3.0
+PART, PROBE, FLAT, LONGEST = 0.7, 1e-4, 1e-4, 3.0
 NO_MOMENTUM = 1e-30
 
 
@@ -67,13 +67,13 @@ def svrg(problem, w, shards, *, batch_size, epochs, update_freq=1, wd=0.0, momen
     def gradient(at, samples):
         return as_vector(oracle.sum_of(problem.gradient(apart(at), *sample) for sample in samples), names)
 
-    at, v, first, waiting = as_vector(w, names), 0.0, True, []
+    at, v, first, measured, known = as_vector(w, names), 0.0, True, None, None
     for epoch in range(epochs):
         went_back = False
         if epoch % update_freq == 0:
-            for secant, _ in waiting:
-                rule.see(secant)
-            waiting, steps = [], 0
+            for secant in (known, measured):
+                rule.see(secant or 0.0)
+            measured, known, steps = None, None, 0
             mu = gradient(at, everything) / len(everything)
             g = mu + decays * at
             if w0 is None:
@@ -91,16 +91,18 @@ def svrg(problem, w, shards, *, batch_size, epochs, update_freq=1, wd=0.0, momen
                 gradient(at, [shard[i] for i in rows]) - gradient(w0, [shard[i] for i in rows])
                 for shard, rows in zip(shards, batches)
             ]
-            # A secant is known two steps after it was measured, but for the first period's.
-            if len(waiting) and waiting[0][1] == steps:
-                rule.see(waiting.pop(0)[0])
-            d = np.linalg.norm(at - w0)
-            if (first or steps % EVERY == EVERY - 1) and d > 10 * np.finfo(float).eps * np.linalg.norm(w0):
-                secant = sum(map(np.linalg.norm, changes)) / batch / d + max(decays)
+            # After the first period, a secant is seen in the step after the next measurement.
+            if known is not None:
+                rule.see(known)
+                known = None
+            if first or steps == 3 or steps % 8 == 7:
+                d = np.linalg.norm(at - w0)
+                far = d > 10 * np.finfo(float).eps * np.linalg.norm(w0)
+                secant = sum(map(np.linalg.norm, changes)) / batch / d + max(decays) if far else 0.0
                 if first:
                     rule.see(secant)
                 else:
-                    waiting.append((secant, steps + 2))
+                    known, measured = measured, secant
             if rule.L:
                 eta, beta = rule.rate()
             eta32, beta32, rescale = np.float32(eta), np.float32(beta), np.float32(1 / batch)

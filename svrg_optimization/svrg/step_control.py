@@ -14,8 +14,8 @@ from .secants import Secants
 from .snapshot import Point
 from .step_rule import Place, StepRule, norm
 
-# After the first period, one of so many steps is measured.
-_EVERY = 4
+# After the first period, one of so many steps is measured, and one in the middle of the first so many.
+_EVERY = 8
 # Below so many roundings of the weights, a difference of weights says nothing.
 _ROUNDINGS = 10
 
@@ -59,19 +59,23 @@ class StepControl:
         What the optimizer minimizes. Whoever takes a snapshot sets it anew.
     is_broken : bool
         Whether a step has shown that the weights aren't finite any more.
+    shift_is_due : bool
+        Whether the period begins somewhere else than at the snapshot, and nobody has taken the weights there.
     """
 
     def __init__(self, rule: StepRule, optimizer: Any, objective: Objective, workers: Any) -> None:
         self._rule, self._tuned, self.objective, self._workers = rule, optimizer, objective, workers
         self._schedule: StepSize = optimizer.lr_scheduler
         self._secants = Secants()
+        # The parameters that move, in the order of the vectors.
+        self._names: List[str] = []
         # The steps of this period; whether it is the first; which moves are roundings.
         self._steps, self._is_first, self._rounding = 0, True, 0.0
         # What is being measured: a function that waits for the squares; and one for the sum over the workers, with the
         # distance from the snapshot.
         self._squares: Optional[Callable[[], Mapping[str, Sequence[float]]]] = None
         self._sum: Optional[Tuple[Callable[[], float], float]] = None
-        self._shift_is_due, self.is_broken = False, False
+        self.shift_is_due, self.is_broken = False, False
         # While a snapshot is taken: the old and the new place, and what follows.
         self._old: Optional[Place] = None
         self._new: Optional[Place] = None
@@ -95,57 +99,65 @@ class StepControl:
         """The new snapshot's full gradient is known. Raises `Worse`, on all workers, if it is worse than the last."""
         place, self._numbers = self._place(new), []
         if self._old is not None:
-            self._take_up()
-            self._take_up()
+            self._finish_measuring()
             numbers = [] if self.is_broken else self._rule.decide(self._old, place, self._steps)
             self._numbers = self._workers.of_first(numbers)
             if not self._numbers:
                 raise Worse
         self._new = place
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a rate."""
+        return self._rule.rate > 0
+
     def begin_period(self) -> None:
         """The snapshot has been taken."""
         assert self._new is not None
-        if self._old is None:
+        if self._old is None or not self.has_begun:
             self._rule.begin(self._new)
         else:
             self._is_first = False
             self._rule.follow(self._numbers, self._old, self._new)
-        self._shift_is_due = self._rule.shift() is not None
+        self.shift_is_due = self._rule.shift() is not None
         self._steps, self._rounding = 0, self._new.rounding
         self._old = self._new = None
         self._set_rate()
 
     def _place(self, point: Point) -> Place:
         """A snapshot's weights and gradients as vectors."""
-        objective = self.objective
-        parts = [
-            self._place_of(name, point.weights[name], mu)
-            for name, mu in point.full_gradient.items()
-            if objective.multipliers.get(name, 0) > 0
-        ]
-        columns = [np.concatenate([each[k] for each in parts]) if parts else np.zeros(0) for k in range(3)]
-        free = None if objective.residual is None else (columns[0] != 0).astype(columns[0].dtype)
-        rounding = _ROUNDINGS * objective.epsilon * norm(columns[0])
-        return Place(columns[0], columns[1], columns[2], free, rounding)
-
-    def _place_of(self, name: str, weight: Any, mu: Any) -> List[Any]:
-        objective = self.objective
-        weight, multiplier = weight.astype(mu.dtype).as_in_context(mu.context), objective.multipliers[name]
-        gradient = residual = mu + weight * objective.decays.get(name, 0.0)
+        objective, mu = self.objective, point.full_gradient
+        self._names = [name for name, multiplier in objective.multipliers.items() if multiplier > 0 and name in mu]
+        parts = [(name, point.weights[name].asnumpy().ravel(), mu[name].asnumpy().ravel()) for name in self._names]
+        weights = self._joined([weight for _, weight, _ in parts], -0.5)
+        gradients = [of_loss + objective.decays.get(name, 0.0) * weight for name, weight, of_loss in parts]
+        gradient = residual = self._joined(gradients, 0.5)
+        free = None
         if objective.residual is not None and self._rule.rate > 0:
-            residual = objective.residual(name, weight, gradient, self._rule.rate * multiplier)
-        # A rate of its own is the rate of all in other coordinates.
-        factors = (multiplier**-0.5, multiplier**0.5, multiplier**0.5)
-        return [
-            array.asnumpy().ravel() * mu.dtype(factor) for array, factor in zip((weight, gradient, residual), factors)
-        ]
+            residual = self._joined([self._residual(name, point.weights[name], mu[name]) for name in self._names], 0.5)
+            free = (weights != 0).astype(weights.dtype)
+        return Place(weights, gradient, residual, free, _ROUNDINGS * objective.epsilon * norm(weights))
+
+    def _joined(self, parts: List[Any], power: float) -> Any:
+        """One vector. A parameter's own learning rate is the rate of all in other coordinates."""
+        multipliers = [self.objective.multipliers[name] for name in self._names]
+        scaled = [part if m == 1 else part * part.dtype.type(m**power) for part, m in zip(parts, multipliers)]
+        return np.concatenate(scaled) if scaled else np.zeros(0)
+
+    def _residual(self, name: str, weight: Any, mu: Any) -> Any:
+        objective = self.objective
+        assert objective.residual is not None
+        weight = weight.astype(mu.dtype).as_in_context(mu.context)
+        gradient = mu + weight * objective.decays.get(name, 0.0)
+        return (
+            objective.residual(name, weight, gradient, self._rule.rate * objective.multipliers[name]).asnumpy().ravel()
+        )
 
     def go_back(self) -> None:
         """Begin the period anew at the snapshot, with a shorter step."""
         self._rule.go_back()
         self._squares = self._sum = None
-        self._steps, self._shift_is_due, self.is_broken = 0, False, False
+        self._steps, self.shift_is_due, self.is_broken = 0, False, False
         self._set_rate()
 
     def _set_rate(self) -> None:
@@ -157,18 +169,15 @@ class StepControl:
         """Let go of the arrays."""
         self._secants.forget()
 
-    def shifted(self, weights: Mapping[str, Any]) -> Optional[Dict[str, Any]]:
-        """From which weights the period is to begin, if from others than these. To be asked once, before a step."""
-        if not self._shift_is_due:
-            return None
-        self._shift_is_due, shift, start, found = False, self._rule.shift(), 0, {}
+    def take_shift(self, weights: Mapping[str, Any]) -> Dict[str, Any]:
+        """From which weights the period begins, instead of these; `shift_is_due` says when this is to be asked."""
+        self.shift_is_due, shift, start, found = False, self._rule.shift(), 0, {}
         assert shift is not None
-        for name, weight in weights.items():
-            multiplier = self.objective.multipliers.get(name, 0)
-            if multiplier > 0:
-                part = shift[start : start + weight.size].reshape(weight.shape) * multiplier**0.5
-                found[name] = weight + mx.nd.array(part, ctx=weight.context, dtype=weight.dtype)
-                start += weight.size
+        for name in self._names:
+            weight, factor = weights[name], self.objective.multipliers[name] ** 0.5
+            part = shift[start : start + weight.size].reshape(weight.shape) * shift.dtype.type(factor)
+            found[name] = weight + mx.nd.array(part, ctx=weight.context, dtype=weight.dtype)
+            start += weight.size
         return found
 
     # ----------------------------------------------------------------------------------------------------- steps
@@ -178,26 +187,32 @@ class StepControl:
     ) -> None:
         """A step has computed both gradients of its batch, at these weights: the current ones and the snapshot's."""
         if self._rule.measures_steps:
-            self._take_up()
-            if self._is_first or self._steps % _EVERY == _EVERY - 1:
-                multipliers = self.objective.multipliers
-                self._squares = self._secants.measure(
-                    gradients, {name: pair for name, pair in weights().items() if multipliers.get(name, 0) > 0}
-                )
+            self._take_sum()
+            if self._is_first or self._steps % _EVERY == _EVERY - 1 or self._steps == _EVERY // 2 - 1:
+                # By now the last measurement is known: nobody waits for it. Nor for the sum, in the next step.
+                self._begin_sum()
+                both = weights()
+                self._squares = self._secants.measure(gradients, {name: both[name] for name in self._names})
             if self._is_first:
                 # Of this step's rate nothing is known otherwise.
-                self._take_up()
-                self._take_up()
+                self._finish_measuring()
         self._steps += 1
 
-    def _take_up(self) -> None:
-        """Go on with what the last steps have measured, which is known by now: so nobody waits for it."""
-        if self._sum is not None:
-            (change, distance), self._sum = self._sum, None
-            self._see(change(), distance)
+    def _begin_sum(self) -> None:
+        """Add up over the workers what was measured."""
         if self._squares is not None:
             change_of_worker, distance = self._norms(self._squares())
             self._squares, self._sum = None, (self._workers.sum_later(change_of_worker), distance)
+
+    def _take_sum(self) -> None:
+        if self._sum is not None:
+            (change, distance), self._sum = self._sum, None
+            self._see(change(), distance)
+
+    def _finish_measuring(self) -> None:
+        self._take_sum()
+        self._begin_sum()
+        self._take_sum()
 
     def _norms(self, squares: Mapping[str, Sequence[float]]) -> Tuple[float, float]:
         """The norms of the change of the sum over a batch, and of the move from the snapshot."""
@@ -231,22 +246,24 @@ class StepControl:
             self._sum = (lambda: change), distance
         return {
             **{name: _saved(value) for name, value in self._rule.state().items()},
-            "rule": type(self._rule).__name__, "steps": self._steps, "is_first": self._is_first, "rounding": self._rounding,
+            "rule": type(self._rule).__name__, "names": self._names, "steps": self._steps, "is_first": self._is_first, "rounding": self._rounding,
             "squares": None if self._squares is None else self._squares(),
             "sum": None if self._sum is None else [self._sum[0](), self._sum[1]],
-            "shift_is_due": self._shift_is_due, "is_broken": self.is_broken,
+            "shift_is_due": self.shift_is_due, "is_broken": self.is_broken,
         }  # fmt: skip
 
     def restore(self, state: Dict[str, Any]) -> None:
-        """Go on from a state, unless that is another rule's."""
-        if state.get("rule") != type(self._rule).__name__:
+        """Go on from a state, unless that is another rule's, or of other parameters."""
+        names = [name for name, multiplier in self.objective.multipliers.items() if multiplier > 0]
+        if state.get("rule") != type(self._rule).__name__ or state["names"] != names:
             return
+        self._names = names
         self._rule.restore({name: _restored(value) for name, value in state.items()})
         self._steps, self._is_first, self._rounding = state["steps"], state["is_first"], state["rounding"]
         squares, total = state["squares"], state["sum"]
         self._squares = None if squares is None else lambda: squares
         self._sum = None if total is None else ((lambda: total[0]), total[1])
-        self._shift_is_due, self.is_broken = state["shift_is_due"], state["is_broken"]
+        self.shift_is_due, self.is_broken = state["shift_is_due"], state["is_broken"]
         self._set_rate()
 
 

@@ -12,6 +12,10 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 import numpy as np
 
 
+# So many products are added up in float32.
+_PART = 1 << 14
+
+
 class Place(NamedTuple):
     r"""Where a snapshot is, as vectors.
 
@@ -28,15 +32,14 @@ class Place(NamedTuple):
 
 
 def dot(a: Any, b: Any) -> float:
-    """The scalar product, summed in float64, but never with a float64 copy of the whole.
+    """The scalar product; of long float32 vectors as accurate as of short ones.
 
     >>> dot(np.full(3, 2, 'float32'), np.ones(3, 'float32'))
     6.0
     """
     if a.dtype == np.float64:
         return float(np.dot(a, b))
-    parts = range(0, len(a), 1 << 16)
-    return sum(float(np.dot(a[k : k + (1 << 16)].astype(np.float64), b[k : k + (1 << 16)])) for k in parts)
+    return sum(float(np.dot(a[k : k + _PART], b[k : k + _PART])) for k in range(0, len(a), _PART))
 
 
 def norm(a: Any) -> float:
