@@ -10,7 +10,7 @@ r"""The rule of `step_sizes.AutoStep`: a local smoothness, a dial, and a Newton 
   the last moves from snapshot to snapshot, and those of Y the changes of the gradient (Nocedal & Wright 2006).
 """
 
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -29,6 +29,10 @@ _FLAT = 1e-4
 _LONGEST = 3.0
 # In the place of a momentum of 0, with which mxnet's SGD would leave its velocity as it is.
 NO_MOMENTUM = 1e-30
+
+
+# A move of length 1, and how much the gradient changes along it.
+Pair = Tuple[Any, Any]
 
 
 class AutoStepRule(StepRule):
@@ -50,8 +54,10 @@ class AutoStepRule(StepRule):
         # L; the dial; the largest secant of this period; the Newton step's coefficients, one for each pair.
         self._smoothness, self._dial, self._seen = 0.0, 1.0, 0.0
         self._coefficients: List[float] = []
-        # The last moves, of length 1, and how much the gradient changes along each.
-        self._pairs: List[Tuple[Any, Any]] = []
+        self._pairs: List[Pair] = []
+        self._shift: Optional[Any] = None
+        # Between `decide` and `follow`.
+        self._move: Optional[_Move] = None
         self._set_momentum()
 
     def _set_momentum(self) -> None:
@@ -81,72 +87,54 @@ class AutoStepRule(StepRule):
 
     def decide(self, old: Place, new: Place, steps: int) -> List[float]:
         """The dial, the smoothness, and the coefficients of the Newton step."""
+        self._move = None
         if is_worse(old, new):
             return []
-        move = new.weights - old.weights
-        dial, smoothness = self._turned(new, move), self._smoothness_after(old, new, move)
-        return [dial, smoothness, *self._newton_step(new, self._pairs_with(old, new, move), norm(move))]
+        self._move = move = _Move.between(old, new)
+        secant = move.change_length / move.length if move.length > 0 else 0.0
+        smoothness = max(self._seen, secant, _FORGET * self._smoothness)
+        pairs = self._pairs_with(move, new.free)
+        return [self._turned(new, move), smoothness, *_newton_step(pairs, new.residual, move.length)]
 
-    def _turned(self, new: Place, move: Any) -> float:
+    def _turned(self, new: Place, move: "_Move") -> float:
         """The dial: up if the gradient still points along what the period has moved, which began after the shift."""
-        shift = self.shift()
-        along = dot(new.residual, move if shift is None else move - shift)
-        if along < 0:
-            return min(1.5 * self._dial, _HIGHEST_DIAL)
-        return max(self._dial / 2, _LOWEST_DIAL)
+        along = dot(new.residual, move.weights)
+        if self._shift is not None:
+            along -= dot(new.residual, self._shift)
+        return min(1.5 * self._dial, _HIGHEST_DIAL) if along < 0 else max(self._dial / 2, _LOWEST_DIAL)
 
-    def _smoothness_after(self, old: Place, new: Place, move: Any) -> float:
-        length = norm(move)
-        secant = norm(new.gradient - old.gradient) / length if length > 0 else 0.0
-        return max(self._seen, secant, _FORGET * self._smoothness)
-
-    def _pairs_with(self, old: Place, new: Place, move: Any) -> List[Tuple[Any, Any]]:
+    def _pairs_with(self, move: "_Move", free: Optional[Any]) -> List[Pair]:
         """The last pairs, the new move among them if the objective curves upwards along it."""
-        change, length = new.gradient - old.gradient, norm(move)
         pairs = list(self._pairs)
-        if self._most and length > 0 and dot(move, change) > 0:
-            pairs.append((move / length, change / length))
-        return pairs[-self._most :] if self._most else []
-
-    def _newton_step(self, new: Place, pairs: List[Tuple[Any, Any]], longest: float) -> List[float]:
-        """The coefficients of the Newton step in the span of the pairs' moves."""
-        if not pairs:
-            return []
-        moves = [move if new.free is None else move * new.free for move, _ in pairs]
-        curvature = np.array([[dot(move, change) for _, change in pairs] for move in moves])
-        slope = np.array([dot(move, new.residual) for move in moves])
-        eigenvalues, vectors = np.linalg.eigh((curvature + curvature.T) / 2)
-        steep = eigenvalues > _FLAT * eigenvalues[-1]
-        if eigenvalues[-1] <= 0:
-            return [0.0] * len(pairs)
-        vectors, eigenvalues = vectors[:, steep], eigenvalues[steep]
-        coefficients = -vectors @ ((vectors.T @ slope) / eigenvalues)
-        length = norm(_combined(coefficients, moves))
-        if length > _LONGEST * longest:
-            coefficients *= _LONGEST * longest / length
-        return [float(each) for each in coefficients]
+        if move.curvature > 0:
+            scale = move.weights.dtype.type(1 / move.length)
+            pairs.append((move.weights * scale, move.gradient * scale))
+        pairs = pairs[-self._most :] if self._most else []
+        # Where the new snapshot has zeros that are to stay, the moves of before are of no use any more.
+        return pairs if free is None else [(weights * free, gradient) for weights, gradient in pairs]
 
     def follow(self, numbers: Sequence[float], old: Place, new: Place) -> None:
         """Begin a period."""
         self._dial, self._smoothness, *self._coefficients = numbers
-        self._pairs = self._pairs_with(old, new, new.weights - old.weights)
-        # Where the new snapshot has zeros that are to stay, the moves of before are of no use any more.
-        if new.free is not None:
-            self._pairs = [(move * new.free, change) for move, change in self._pairs]
-        self._seen = 0.0
+        move = self._move or _Move.between(old, new)
+        self._pairs, self._move, self._seen = self._pairs_with(move, new.free), None, 0.0
+        self._shift = self._newton_step_taken()
         self._set_rate()
+
+    def _newton_step_taken(self) -> Optional[Any]:
+        if not any(self._coefficients):
+            return None
+        return _combined(self._coefficients, [weights for weights, _ in self._pairs])
 
     def go_back(self) -> None:
         """Begin the period anew, from rest and with a quarter of the step."""
         self._dial = max(self._dial / 4, _LOWEST_DIAL)
-        self._pairs, self._coefficients, self._seen = [], [], 0.0
+        self._pairs, self._coefficients, self._seen, self._shift = [], [], 0.0, None
         self._set_rate()
 
     def shift(self) -> Optional[Any]:
         """The Newton step."""
-        if not any(self._coefficients):
-            return None
-        return _combined(self._coefficients, [move for move, _ in self._pairs])
+        return self._shift
 
     # ------------------------------------------------------------------------------------------------- checkpoints
 
@@ -165,7 +153,39 @@ class AutoStepRule(StepRule):
         self._seen, self._coefficients = state["seen"], list(state["coefficients"])
         moves, changes = state["moves"], state["changes"]
         self._pairs = [(moves[str(k)], changes[str(k)]) for k in range(len(moves))]
+        self._shift = self._newton_step_taken()
         self._set_momentum()
+
+
+class _Move(NamedTuple):
+    """From one snapshot to the next: the change of the weights and of the gradient."""
+
+    weights: Any
+    gradient: Any
+    length: float
+    change_length: float
+    curvature: float
+
+    @classmethod
+    def between(cls, old: Place, new: Place) -> "_Move":
+        weights, gradient = new.weights - old.weights, new.gradient - old.gradient
+        return cls(weights, gradient, norm(weights), norm(gradient), dot(weights, gradient))
+
+
+def _newton_step(pairs: List[Pair], slope: Any, longest: float) -> List[float]:
+    """The coefficients of the Newton step in the span of the pairs' moves, which is no longer than some moves."""
+    if not pairs:
+        return []
+    moves = [weights for weights, _ in pairs]
+    curvature = np.array([[dot(move, change) for _, change in pairs] for move in moves])
+    eigenvalues, vectors = np.linalg.eigh((curvature + curvature.T) / 2)
+    if not eigenvalues[-1] > 0:
+        return [0.0] * len(pairs)
+    steep = eigenvalues > _FLAT * eigenvalues[-1]
+    vectors, slopes = vectors[:, steep], np.array([dot(move, slope) for move in moves])
+    coefficients = -vectors @ ((vectors.T @ slopes) / eigenvalues[steep])
+    length = norm(_combined(coefficients, moves))
+    return [float(each) * min(1.0, _LONGEST * longest / length if length else 1.0) for each in coefficients]
 
 
 def _combined(coefficients: Any, vectors: List[Any]) -> Any:

@@ -23,7 +23,7 @@ class Secants:
 
     >>> here, there = [mx.nd.array([3.0, 1.0])], [mx.nd.array([1.0, 1.0])]
     >>> weights = {'w': (mx.nd.array([0.5, 0.5]), mx.nd.array([0.0, 0.5]))}
-    >>> read = Secants().measure([Gradients('w', here, there)], weights)
+    >>> read = Secants().measure([Gradients('w', here, there)], ['w'], lambda: weights)
     >>> read()
     {'w': (4.0, 0.25)}
     """
@@ -33,24 +33,24 @@ class Secants:
 
     def forget(self) -> None:
         """Let go of the arrays."""
-        self._arrays: List[Any] = []
+        self._known: Tuple[Any, Any] = (None, None)
         self._operations: List[Callable[[], None]] = []
         self._squares: Squares = []
 
     def measure(
-        self, gradients: Sequence[Gradients], weights: Dict[str, Tuple[Any, Any]]
-    ) -> Callable[[], Dict[str, Tuple[float, float]]]:
-        """Begin to measure; what is returned waits for the result.
+        self, gradients: Sequence[Gradients], names: Sequence[str],
+        weights: Callable[[], Dict[str, Tuple[Any, Any]]],
+    ) -> Callable[[], Dict[str, Tuple[float, float]]]:  # fmt: skip
+        """Begin to measure the parameters of these names; what is returned waits for the result.
 
-        `weights` are the current ones and those of the snapshot, of the parameters to be measured.
+        `weights` gives the current ones and those of the snapshot. It is asked when `gradients` is another list, as it
+        is when arrays are others.
         """
-        measured = [each for each in gradients if each.name in weights]
-        if any(len(each.live) > 1 for each in measured):
-            measured = [_added_up(each) for each in measured]
-        arrays = [array for each in measured for array in (each.live[0], each.snapshot[0], *weights[each.name])]
-        if len(arrays) != len(self._arrays) or any(a is not b for a, b in zip(arrays, self._arrays)):
-            self._arrays = arrays
-            self._operations, self._squares = _prepare(measured, weights)
+        if self._known[0] is not gradients or self._known[1] != names:
+            measured = [_added_up(each) for each in gradients if each.name in names]
+            self._operations, self._squares = _prepare(measured, weights())
+            several = any(len(each.live) > 1 for each in gradients)
+            self._known = (None if several else gradients), list(names)
         for operate in self._operations:
             operate()
         squares = self._squares
@@ -58,6 +58,8 @@ class Secants:
 
 
 def _added_up(each: Gradients) -> Gradients:
+    if len(each.live) == 1:
+        return each
     first = each.live[0].context
     sums = [sum(array.as_in_context(first) for array in of_devices) for of_devices in (each.live, each.snapshot)]
     return Gradients(each.name, [sums[0]], [sums[1]])

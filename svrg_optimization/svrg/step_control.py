@@ -171,12 +171,12 @@ class StepControl:
 
     def take_shift(self, weights: Mapping[str, Any]) -> Dict[str, Any]:
         """From which weights the period begins, instead of these; `shift_is_due` says when this is to be asked."""
-        self.shift_is_due, shift, start, found = False, self._rule.shift(), 0, {}
-        assert shift is not None
+        self.shift_is_due, start, found = False, 0, {}
+        shift = mx.nd.from_numpy(self._rule.shift())
         for name in self._names:
             weight, factor = weights[name], self.objective.multipliers[name] ** 0.5
-            part = shift[start : start + weight.size].reshape(weight.shape) * shift.dtype.type(factor)
-            found[name] = weight + mx.nd.array(part, ctx=weight.context, dtype=weight.dtype)
+            part = shift[start : start + weight.size].reshape(weight.shape)
+            found[name] = weight + part.as_in_context(weight.context).astype(weight.dtype, copy=False) * factor
             start += weight.size
         return found
 
@@ -191,8 +191,7 @@ class StepControl:
             if self._is_first or self._steps % _EVERY == _EVERY - 1 or self._steps == _EVERY // 2 - 1:
                 # By now the last measurement is known: nobody waits for it. Nor for the sum, in the next step.
                 self._begin_sum()
-                both = weights()
-                self._squares = self._secants.measure(gradients, {name: both[name] for name in self._names})
+                self._squares = self._secants.measure(gradients, self._names, weights)
             if self._is_first:
                 # Of this step's rate nothing is known otherwise.
                 self._finish_measuring()

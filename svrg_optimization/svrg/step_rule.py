@@ -11,9 +11,8 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-
 # So many products are added up in float32.
-_PART = 1 << 14
+_PART = 1 << 15
 
 
 class Place(NamedTuple):
