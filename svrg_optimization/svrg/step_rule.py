@@ -12,7 +12,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 import numpy as np
 
 # So many products are added up in float32.
-_PART = 1 << 15
+_PART = 1 << 13
 
 
 class Place(NamedTuple):
