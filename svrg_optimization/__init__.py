@@ -12,16 +12,28 @@ import os
 from typing import TYPE_CHECKING, Any, List
 
 if TYPE_CHECKING:
-    from . import svrg_module, svrg_optimizer
+    from . import history, proximal, step_sizes, svrg_module, svrg_optimizer, theory
+    from .diagnosis import diagnose
+    from .proximal import ProximalSGD
+    from .step_sizes import AutoStep, BarzilaiBorwein
     from .svrg_module import SVRGModule
     from .svrg_optimizer import _AssignmentOptimizer, _SVRGOptimizer
+    from .variance_monitor import VarianceMonitor
 
 __version__ = "0.1.0"
 
-__all__ = ["SVRGModule", "svrg_module", "svrg_optimizer", "_AssignmentOptimizer", "_SVRGOptimizer"]
+__all__ = [
+    "SVRGModule", "AutoStep", "BarzilaiBorwein", "ProximalSGD", "VarianceMonitor", "diagnose", "history", "proximal",
+    "step_sizes", "svrg_module", "svrg_optimizer", "theory", "_AssignmentOptimizer", "_SVRGOptimizer",
+]  # fmt: skip
 
 _HOME = {
     "SVRGModule": "svrg_module",
+    "AutoStep": "step_sizes",
+    "BarzilaiBorwein": "step_sizes",
+    "ProximalSGD": "proximal",
+    "VarianceMonitor": "variance_monitor",
+    "diagnose": "diagnosis",
     "_SVRGOptimizer": "svrg_optimizer",
     "_AssignmentOptimizer": "svrg_optimizer",
 }

@@ -40,6 +40,7 @@ from .svrg.snapshot import Point, Snapshot
 from .svrg.states import States
 from .svrg.step_control import Objective, StepControl, Worse
 from .svrg_optimizer import REGISTERED_NAME
+from .variance_monitor import VARIANCES, VarianceMonitor
 
 __all__ = ["SVRGModule"]
 
@@ -155,6 +156,7 @@ class SVRGModule(Module):
         self._corrected = False
         self._passes = 0
         self._monitored = False
+        self._variance_monitor: Optional[VarianceMonitor] = None
         # For a warning if nobody takes a snapshot.
         self._updates_without_snapshot = 0
         self._warm_start = False
@@ -584,6 +586,8 @@ class SVRGModule(Module):
             self._clock.evaluated(sum(rows))
             if self._steps is not None:
                 self._steps.before_correction(self._way.gradients(self), self._both_weights)
+            if self._variance_monitor is not None:
+                self._variance_monitor.look(self._way.gradients(self), sum(self._gradient.rows_in_step(rows)))
             self._correction(
                 self._way.gradients(self), self._snapshot.full_gradient, self._gradient.rows_in_step(rows),
                 self._coefficient.at(self._clock),
@@ -620,7 +624,13 @@ class SVRGModule(Module):
         self._states.set(states, value)
 
     def install_monitor(self, mon: Any) -> None:
-        """Install a monitor on the network of the current weights, which then takes no part in full passes."""
+        """Install a monitor on the network of the current weights, which then takes no part in full passes.
+
+        Or a `VarianceMonitor`, which looks at gradients only.
+        """
+        if isinstance(mon, VarianceMonitor):
+            self._variance_monitor = mon
+            return
         super().install_monitor(mon)
         self._monitored = True
 
@@ -681,6 +691,7 @@ class SVRGModule(Module):
             source = Source(train_data, in_place=in_place)
         epoch = None if epoch is None else int(epoch)
         started, own, norms = time.time(), 0, {}
+        self._end_monitoring(None)
         # A module that shares the weights may have changed them.
         internals.take_weights_of_devices(self)
         weights = super().get_params()
@@ -863,9 +874,17 @@ class SVRGModule(Module):
             self._agree_on_steps(train_data, begin_epoch, num_epoch, False)
 
     def _end_epoch_of_fit(self) -> None:
+        self._end_monitoring(self._clock.epoch)
         # What is saved after an epoch is to be finite, though the next snapshot is still to come.
         if self._steps is not None and not internals.weights_are_finite(self):
             self._go_back(self._steps, self._clock.epoch)
+
+    def _end_monitoring(self, epoch: Optional[int]) -> None:
+        if self._variance_monitor is not None:
+            records = self._progress.records
+            record = records[-1] if records else None
+            if self._variance_monitor.end(epoch, self.update_freq, record) is not None and record is not None:
+                self._progress.write(record, VARIANCES)
 
     def _agree_on_steps(self, train_data: Any, begin_epoch: int, num_epoch: int, other_data: bool) -> Optional[int]:
         return self._workers.steps(partial(data.count_batches, train_data), {

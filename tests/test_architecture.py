@@ -18,6 +18,8 @@ MAY_IMPORT = {
     "proximal": set(),
     "mxnet_api": set(),
     "step_sizes": set(),
+    "variance_monitor": {"history", "svrg"},
+    "diagnosis": {"svrg_module", "variance_monitor", "compute", "svrg", "mxnet_api"},
     "chosen_steps": {"step_sizes", "svrg", "mxnet_api"},
     "svrg": {"history", "step_sizes", "mxnet_api"},
     "svrg_optimizer": {"keys"},
@@ -33,6 +35,7 @@ MAY_IMPORT = {
         "history",
         "proximal",
         "chosen_steps",
+        "variance_monitor",
         "svrg_optimizer",
         "checkpoint",
         "compute",
@@ -40,7 +43,18 @@ MAY_IMPORT = {
         "svrg",
         "mxnet_api",
     },
-    "__init__": {"svrg_module", "svrg_optimizer", "mxnet_api", "distributed"},
+    "__init__": {
+        "svrg_module",
+        "svrg_optimizer",
+        "diagnosis",
+        "history",
+        "proximal",
+        "step_sizes",
+        "theory",
+        "variance_monitor",
+        "mxnet_api",
+        "distributed",
+    },
 }
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py"))
 

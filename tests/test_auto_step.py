@@ -244,7 +244,7 @@ def test_barzilai_borwein_is_the_papers_formula(momentum):
 @pytest.mark.parametrize("make, message", [
     (lambda: dict(optimizer="adam"), "learning_rate='auto': the optimizer adam has no step of the form .* 'sgd'"),
     (lambda: dict(optimizer="adam", optimizer_params={"lr_scheduler": AutoStep()}), r"lr_scheduler=AutoStep\(\): "),
-    (lambda: dict(optimizer=mx.optimizer.Adam(lr_scheduler=AutoStep()), optimizer_params={}), "the optimizer Adam has no step of the form"),
+    (lambda: dict(optimizer=mx.optimizer.Adam(lr_scheduler=AutoStep()), optimizer_params={}), "optimizer Adam has no"),
     (lambda: dict(optimizer_params={"learning_rate": "fast"}), "learning_rate='fast' must be a number, or 'auto'"),
     (lambda: dict(optimizer_params={"learning_rate": "auto", "lr_scheduler": AutoStep()}), "leave one of them out"),
     (lambda: dict(optimizer=mx.optimizer.SGD(), optimizer_params={"learning_rate": "auto"}), "make it with lr_sch"),

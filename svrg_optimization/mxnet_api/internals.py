@@ -38,6 +38,11 @@ def parameter_names(module: Any) -> List[str]:
     return module._param_names
 
 
+def fixed_parameters(module: Any) -> List[str]:
+    """The names of the parameters that are not trained."""
+    return list(module._fixed_param_names or ())
+
+
 def contexts(module: Any) -> List[Any]:
     """The devices of the module."""
     return module._context

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from ..history import Record
 from . import stopping
@@ -37,8 +37,13 @@ class Progress:
             self._began = started - (self.records[-1].seconds if self.records else 0.0)
         record.seconds = time.time() - self._began
         self.records.append(record)
+        self.write(record, list(vars(record)))
+
+    def write(self, record: Record, names: Sequence[str]) -> None:
+        """Give the writers what a record has under these names."""
         for writer in self.writers:
-            for name, value in vars(record).items():
+            for name in names:
+                value = getattr(record, name)
                 if value is not None:
                     writer.add_scalar("svrg/" + name, value, record.num_update)
 

@@ -246,7 +246,8 @@ class StepControl:
             self._sum = (lambda: change), distance
         return {
             **{name: _saved(value) for name, value in self._rule.state().items()},
-            "rule": type(self._rule).__name__, "names": self._names, "steps": self._steps, "is_first": self._is_first, "rounding": self._rounding,
+            "rule": type(self._rule).__name__, "names": self._names, "steps": self._steps,
+            "is_first": self._is_first, "rounding": self._rounding,
             "squares": None if self._squares is None else self._squares(),
             "sum": None if self._sum is None else [self._sum[0](), self._sum[1]],
             "shift_is_due": self.shift_is_due, "is_broken": self.is_broken,
