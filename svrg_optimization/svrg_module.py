@@ -464,7 +464,8 @@ class SVRGModule(Module):
         """What the optimizer minimizes."""
         optimizer = self._users_optimizer()
         return Objective(
-            self._decays(), internals.rate_multipliers(self, optimizer), self._scale(), float(optimizer.rescale_grad),
+            self._decays(), internals.rate_multipliers(self, optimizer), self._scale(),
+            internals.as_taken(optimizer, optimizer.rescale_grad),
             internals.epsilon(self), self._residual(),
         )  # fmt: skip
 
@@ -758,7 +759,8 @@ class SVRGModule(Module):
     def _scale(self) -> float:
         """By how much a step's gradient is larger than the objective's."""
         rows = sum(self._gradient.rows_in_step(self._full_batch_rows) or [1]) * self._workers.number
-        return float(rows * self._users_optimizer().rescale_grad)
+        optimizer = self._users_optimizer()
+        return rows * internals.as_taken(optimizer, optimizer.rescale_grad)
 
     def _full_pass(self, out_grads: OutGrads) -> FullPass:
         draws = self._draws if self._network_draws else None

@@ -34,6 +34,9 @@ class AutoStep:
         if not np.isfinite(d @ g) or ((g + g0) @ d > 0 and np.linalg.norm(g) > 2 * np.linalg.norm(g0)):
             self.theta, self.pairs, self.seen, self.e = max(self.theta / 4, 1e-3), [], 0.0, 0.0
             return False
+        if np.linalg.norm(d) <= 10 * np.finfo(float).eps * np.linalg.norm(w):
+            self.seen, self.e = 0.0, 0.0
+            return True
         self.theta = min(1.5 * self.theta, 10) if g @ (d - self.e) < 0 else max(self.theta / 2, 1e-3)
         self.L = max(self.seen, np.linalg.norm(y) / np.linalg.norm(d), 0.9 * self.L)
         self.seen = 0.0

@@ -29,7 +29,9 @@ def expected(problem, data, w, snapshot, batch_size):
         p, c = (np.array([each[name].ravel() for each in of]) for of in (plain, at_snapshot))
         return np.sum((p - p.mean(0)) * (c - c.mean(0))) / np.sum((c - c.mean(0)) ** 2)
 
-    return {name: (variance(plain, name), variance(reduced, name), variance(at_snapshot, name), best(name)) for name in mu}
+    return {
+        name: (variance(plain, name), variance(reduced, name), variance(at_snapshot, name), best(name)) for name in mu
+    }
 
 
 def moved(problem, weights, train, **kwargs):
@@ -111,7 +113,9 @@ def test_it_warns_once_with_the_number(caplog):
     module.install_monitor(monitor)
     for _ in train_steps(module, train, 8):
         pass
-    warnings = [record.message for record in caplog.records if record.levelname == "WARNING" and "worth" in record.message]
+    warnings = [
+        record.message for record in caplog.records if record.levelname == "WARNING" and "worth" in record.message
+    ]
     assert len(warnings) == 1
     first = next(each for each in monitor.epochs if each.total.ratio > 0.4)
     assert "%.3g times the variance" % first.total.ratio in warnings[0]

@@ -159,7 +159,17 @@ def next_rates(optimizer: Any, indices: Any) -> Tuple[List[float], List[float]]:
 def weight_decays(module: Any, optimizer: Any) -> Dict[str, float]:
     """By parameter, the weight decay of the user's optimizer, multipliers included."""
     parameters = updated_parameters(module)
-    return dict(zip([each.name for each in parameters], optimizer._get_wds([each.keys[0] for each in parameters])))
+    decays = optimizer._get_wds([each.keys[0] for each in parameters])
+    return {each.name: as_taken(optimizer, decay) for each, decay in zip(parameters, decays)}
+
+
+def as_taken(optimizer: Any, setting: float) -> float:
+    """A setting as the optimizer's operators take it: mxnet's round it to float32, for float64 weights too.
+
+    >>> as_taken(mx.optimizer.SGD(), 0.1)
+    0.10000000149011612
+    """
+    return float(np.float32(setting)) if type(optimizer).__module__.startswith("mxnet.") else float(setting)
 
 
 def rate_multipliers(module: Any, optimizer: Any) -> Dict[str, float]:

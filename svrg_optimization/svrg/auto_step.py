@@ -91,9 +91,10 @@ class AutoStepRule(StepRule):
         if is_worse(old, new):
             return []
         self._move = move = _Move.between(old, new)
-        secant = move.change_length / move.length if move.length > 0 else 0.0
-        smoothness = max(self._seen, secant, _FORGET * self._smoothness)
-        pairs = self._pairs_with(move, new.free)
+        if move.length <= new.rounding:
+            return [self._dial, self._smoothness]
+        smoothness = max(self._seen, move.change_length / move.length, _FORGET * self._smoothness)
+        pairs = self._pairs_with(move, new.free, new.rounding)
         return [self._turned(new, move), smoothness, *_newton_step(pairs, new.residual, move.length)]
 
     def _turned(self, new: Place, move: "_Move") -> float:
@@ -103,10 +104,10 @@ class AutoStepRule(StepRule):
             along -= dot(new.residual, self._shift)
         return min(1.5 * self._dial, _HIGHEST_DIAL) if along < 0 else max(self._dial / 2, _LOWEST_DIAL)
 
-    def _pairs_with(self, move: "_Move", free: Optional[Any]) -> List[Pair]:
+    def _pairs_with(self, move: "_Move", free: Optional[Any], rounding: float) -> List[Pair]:
         """The last pairs, the new move among them if the objective curves upwards along it."""
         pairs = list(self._pairs)
-        if move.curvature > 0:
+        if move.curvature > 0 and move.length > rounding:
             scale = move.weights.dtype.type(1 / move.length)
             pairs.append((move.weights * scale, move.gradient * scale))
         pairs = pairs[-self._most :] if self._most else []
@@ -117,7 +118,7 @@ class AutoStepRule(StepRule):
         """Begin a period."""
         self._dial, self._smoothness, *self._coefficients = numbers
         move = self._move or _Move.between(old, new)
-        self._pairs, self._move, self._seen = self._pairs_with(move, new.free), None, 0.0
+        self._pairs, self._move, self._seen = self._pairs_with(move, new.free, new.rounding), None, 0.0
         self._shift = self._newton_step_taken()
         self._set_rate()
 
