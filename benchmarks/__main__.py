@@ -8,6 +8,8 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 from . import convergence, memory, report, snapshot_pass, steps
 from .workloads import MEMORY_ONLY, WORKLOADS
 
+# Data that the step rule wasn't made on.
+FAMILIES = ["{} {}".format(family, n) for n in (5_000, 50_000) for family in ("heavy rows", "binary", "not centred")]
 PARTS = ("steps", "memory", "snapshot-pass", "convergence")
 
 
@@ -17,14 +19,15 @@ class Settings(NamedTuple):
     workloads: Sequence[str]
     memory: Sequence[str]
     sizes: Sequence[int]
+    families: Sequence[str]
     rounds: int
     seconds: float
     patience: float
     processes: int
 
 
-FULL = Settings(list(WORKLOADS), [*WORKLOADS, *MEMORY_ONLY], (5_000, 50_000, 463_000), 5, 0.5, 20.0, 3)
-QUICK = Settings(["linear", "softmax", "mlp", "lenet"], ["lenet"], (5_000,), 3, 0.1, 2.0, 1)
+FULL = Settings(list(WORKLOADS), [*WORKLOADS, *MEMORY_ONLY], (5_000, 50_000, 463_000), FAMILIES, 5, 0.5, 20.0, 3)
+QUICK = Settings(["linear", "softmax", "mlp", "lenet"], ["lenet"], (5_000,), (), 3, 0.1, 2.0, 1)
 
 
 def run(settings: Settings, parts: Sequence[str], output: pathlib.Path) -> Dict[str, Any]:
@@ -47,7 +50,8 @@ def run(settings: Settings, parts: Sequence[str], output: pathlib.Path) -> Dict[
     each("steps", settings.workloads, lambda name: steps.measure(WORKLOADS[name], settings.rounds, settings.seconds))
     each("memory", settings.memory, lambda name: memory.measure(name, settings.processes))
     each("snapshot-pass", [max(settings.sizes)], lambda n: snapshot_pass.measure(n, settings.rounds))
-    each("convergence", settings.sizes, lambda n: convergence.measure(n, settings.rounds, settings.patience))
+    problems = [*map(str, settings.sizes), *settings.families]
+    each("convergence", problems, lambda name: convergence.measure(name, settings.rounds, settings.patience))
     return results
 
 
@@ -66,13 +70,16 @@ def main(arguments: Optional[List[str]] = None) -> None:
     parser.add_argument("--rounds", type=int, help="how often each contender is timed")
     parser.add_argument("--seconds", type=float, help="how long a sample of step times takes at least")
     parser.add_argument("--sizes", type=int, nargs="+", metavar="N", help="rows of the convergence comparison")
+    parser.add_argument("--families", nargs="*", metavar="'NAME N'", help="further data of the convergence comparison")
     parser.add_argument("--patience", type=float, help="seconds after which a method is said not to converge")
     parser.add_argument("--processes", type=int, help="how often the peak memory of each contender is measured")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("out", "benchmarks"), metavar="DIRECTORY")
     chosen = parser.parse_args(arguments)
 
     settings = QUICK if chosen.quick else FULL
-    given = {name: getattr(chosen, name) for name in ("rounds", "seconds", "sizes", "patience", "processes")}
+    given = {
+        name: getattr(chosen, name) for name in ("rounds", "seconds", "sizes", "families", "patience", "processes")
+    }
     settings = settings._replace(**{name: value for name, value in given.items() if value is not None})
     parts = [part for part in PARTS if part in chosen.only]
     names = [name for name in chosen.only if name not in PARTS]

@@ -4,9 +4,10 @@ Every method is a function of the data and a number of iterations, run from scra
 two float64 NumPy arrays and stops with the weights, so that conversion, step size, set-up and compilation count for
 all. How many iterations a method needs is found first, off the clock; then the methods run in turn.
 
-Nothing is tuned. Ours has one rule for all data: batches of 4 sqrt(n) rows, the step size 1 / L for this batch size
-and momentum 0.9, a snapshot every epoch. The others have their defaults, a tolerance of zero aside. They run in
-float64, for in float32 cyanure stops at about 1e-7; ours runs in float32.
+Nothing is tuned. Ours chooses its steps itself (learning_rate='auto'), with batches of 6 sqrt(n) rows for all data, and
+a snapshot every epoch. Upstream gets the step size 1 / L for this batch size, and momentum 0.9. The others have their
+defaults, a tolerance of zero aside. They run in float64, for in float32 cyanure stops at about 1e-7; ours runs in
+float32.
 """
 
 import importlib.util
@@ -17,8 +18,9 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 import mxnet as mx
 import numpy as np
 
+from . import families
 from .contenders import REST, make, quiet
-from .logistic import Problem
+from .logistic import FEATURES, Problem
 from .logistic import make as make_problem
 
 TARGETS = (1e-6, 1e-10)
@@ -43,8 +45,15 @@ class Method(NamedTuple):
 
 
 def batch_size(n: int) -> int:
-    """4 sqrt(n): the number of steps of an epoch and their cost then both grow with sqrt(n)."""
-    return round(4 * math.sqrt(n))
+    """6 sqrt(n): the number of steps of an epoch and their cost then both grow with sqrt(n)."""
+    return round(6 * math.sqrt(n))
+
+
+def settings_of(contender: str, x: np.ndarray, rows: int, decay: float) -> Dict[str, Any]:
+    """The optimizer's."""
+    if contender == "ours":
+        return {"learning_rate": "auto", "wd": decay}
+    return {"learning_rate": learning_rate(x, rows, decay), "momentum": MOMENTUM, "wd": decay}
 
 
 def learning_rate(x: np.ndarray, rows: int, decay: float) -> float:
@@ -78,10 +87,9 @@ def _fit(contender: str) -> Callable[[np.ndarray, np.ndarray, float, int], np.nd
         # NDArrayIter casts to float32.
         train = mx.io.NDArrayIter(x, y > 0, rows)
         module = make(contender, network(), update_freq=UPDATE_FREQ)
-        settings = {"learning_rate": learning_rate(x, rows, decay), "momentum": MOMENTUM, "wd": decay}
         # Without a metric nothing makes Python wait for mxnet, and what is still to do fills the memory.
-        module.fit(train, num_epoch=epochs, initializer=mx.init.Zero(), optimizer_params=settings,
-                   eval_metric=mx.metric.CompositeEvalMetric([]),
+        module.fit(train, num_epoch=epochs, initializer=mx.init.Zero(), eval_metric=mx.metric.CompositeEvalMetric([]),
+                   optimizer_params=settings_of(contender, x, rows, decay),
                    epoch_end_callback=lambda *_: mx.nd.waitall())  # fmt: skip
         return module.get_params()[0]["fc_weight"].asnumpy()
 
@@ -107,12 +115,15 @@ def _scikit_learn(solver: str) -> Callable[[np.ndarray, np.ndarray, float, int],
     return solve
 
 
-def _cyanure(x: np.ndarray, y: np.ndarray, decay: float, iterations: int) -> np.ndarray:
-    from cyanure.estimators import Classifier
+def _cyanure(solver: str) -> Callable[[np.ndarray, np.ndarray, float, int], np.ndarray]:
+    def solve(x: np.ndarray, y: np.ndarray, decay: float, iterations: int) -> np.ndarray:
+        from cyanure.estimators import Classifier
 
-    model = Classifier(loss="logistic", penalty="l2", lambda_1=decay, solver="svrg", fit_intercept=False, tol=1e-30,
-                       max_iter=iterations, verbose=False)  # fmt: skip
-    return model.fit(x, y).coef_
+        model = Classifier(loss="logistic", penalty="l2", lambda_1=decay, solver=solver, fit_intercept=False, tol=1e-30,
+                           max_iter=iterations, verbose=False)  # fmt: skip
+        return model.fit(x, y).coef_
+
+    return solve
 
 
 def methods() -> Dict[str, Method]:
@@ -128,8 +139,9 @@ def methods() -> Dict[str, Method]:
         for solver in ("lbfgs", "newton-cholesky"):
             found["scikit-learn " + solver] = Method(_scikit_learn(solver), lambda k: k + 1)
     if _installed("cyanure"):
-        # An iteration is n steps, two evaluations each, and on average one full pass.
-        found["cyanure svrg"] = Method(_cyanure, lambda k: 3 * k)
+        # An iteration is n steps, two evaluations each, and on average one full pass. What 'auto' does isn't known.
+        for solver in ("svrg", "acc-svrg", "auto"):
+            found["cyanure " + solver] = Method(_cyanure(solver), lambda k: 3 * k)
     return found
 
 
@@ -182,9 +194,18 @@ class Trace:
         return above
 
 
-def measure(n: int, rounds: int, patience: float) -> Dict[str, List[Dict[str, Any]]]:
-    """For each method and target: iterations, passes, and seconds of every round."""
-    problem = make_problem(n)
+def problem_of(name: str) -> Problem:
+    """Of a name like ``5000``, correlated features, or ``heavy rows 5000``, one of `families.FAMILIES`."""
+    *family, n = name.split()
+    if not family:
+        return make_problem(int(n))
+    found = families.make(" ".join(family), "logistic", 1, n=int(n), d=FEATURES)
+    return Problem(found.x, 2 * found.y - 1, found.decay, found.minimum)
+
+
+def measure(name: str, rounds: int, patience: float) -> Dict[str, List[Dict[str, Any]]]:
+    """For each method and target: iterations, passes, and seconds of every round, on the problem of this name."""
+    problem = problem_of(name)
     chosen = methods()
     traces = {name: Trace(method, problem) for name, method in chosen.items()}
     iterations = {(name, target): trace.first(target, patience) for name, trace in traces.items() for target in TARGETS}

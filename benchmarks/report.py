@@ -92,7 +92,7 @@ def markdown(results: Dict[str, Any]) -> str:
         parts += ["## Full pass", _PASS, _snapshot_pass(results["snapshot_pass"])]
     if results["convergence"]:
         parts += ["## Convergence", _CONVERGENCE]
-        parts += [_convergence(int(n), methods) for n, methods in results["convergence"].items()]
+        parts += [_convergence(name, methods) for name, methods in results["convergence"].items()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -171,7 +171,7 @@ def _snapshot_pass(passes: Dict[str, Dict[str, List[float]]]) -> str:
     return table(["rows", "ours, ms", "NumPy, ms", "ours/NumPy"], rows)
 
 
-def _convergence(n: int, methods: Dict[str, List[Dict[str, Any]]]) -> str:
+def _convergence(name: str, methods: Dict[str, List[Dict[str, Any]]]) -> str:
     rows = []
     targets = [reached["target"] for reached in next(iter(methods.values()))]
     for method, reached in methods.items():
@@ -185,7 +185,12 @@ def _convergence(n: int, methods: Dict[str, List[Dict[str, Any]]]) -> str:
             )
         rows.append(row)
     header = [title for target in targets for title in ("s to {:.0e}".format(target), "passes")]
-    return "### n = {:,}\n\n".format(n) + table(["method"] + header, rows)
+    return "### {}\n\n".format(_problem(name)) + table(["method"] + header, rows)
+
+
+def _problem(name: str) -> str:
+    *family, n = name.split()
+    return " ".join([*family, "n = {:,}".format(int(n))])
 
 
 def _median_seconds(reached: Dict[str, Any]) -> Optional[float]:
@@ -240,7 +245,7 @@ def _draw_steps(axes: Any, steps: Dict[str, Any]) -> None:
 def _draw_convergence(axes: Any, convergence: Dict[str, Any]) -> None:
     names = list(next(iter(convergence.values())))
     series = {name: [_median_seconds(methods[name][-1]) for methods in convergence.values()] for name in names}
-    _grouped_bars(axes, ["n = {:,}".format(int(n)) for n in convergence], series)
+    _grouped_bars(axes, list(map(_problem, convergence)), series)
     target = next(iter(convergence.values()))[names[0]][-1]["target"]
     axes.set_ylabel("seconds to {:.0e} (no bar: never)".format(target))
 
