@@ -4,14 +4,15 @@ For each problem of `families`, every constant step of a grid of STEPS, without 
 best one is chosen with hindsight. 'auto' knows nothing. All go through ``SVRGModule.fit``, in float64, with batches of
 4 sqrt(n) rows and a snapshot every epoch; a pass is n gradient evaluations, counted by the module.
 
-    python -m benchmarks auto_step [family ...]
+    python -m benchmarks.auto_step [family ...]
 """
 
+import argparse
+import contextlib
 import logging
 import math
-import sys
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -26,6 +27,8 @@ from .families import Problem
 STEPS = [2.0**k for k in range(2, -11, -1)]
 TARGET = {"float64": 1e-10, "float32": 1e-8}
 MOST_PASSES = 300.0
+# Of an epoch: two in its steps, and the snapshot's.
+PASSES = 3.0
 WAYS: Dict[str, Dict[str, Any]] = {"auto": {}, "momentum 0.9": {"momentum": 0.9}}
 
 
@@ -40,34 +43,34 @@ def network(problem: Problem) -> mx.symbol.Symbol:
     return layer(scores, mx.sym.Variable("softmax_label"))
 
 
-def passes(problem: Problem, params: Dict[str, Any], most: float, dtype: str = "float64", rows: int = 0) -> float:
-    """Passes until the target; infinite if not within `most`."""
+def trace(
+    problem: Problem, params: Dict[str, Any], most: float, dtype: str = "float64", rows: int = 0
+) -> Tuple[List[float], SVRGModule]:
+    """The relative suboptimality after each epoch, until the target or so many passes; and the module."""
     rows = rows or round(4 * math.sqrt(len(problem.y)))
     y = problem.y if problem.loss == "softmax" else problem.y[:, None]
     data = mx.io.NDArrayIter(mx.nd.array(problem.x, dtype=dtype), mx.nd.array(y, dtype=dtype), rows)
     module = SVRGModule(network(problem), update_freq=1, logger=logging.getLogger("quiet"))
     module.bind(data.provide_data, data.provide_label)
     module.init_params(arg_params={"fc_weight": mx.nd.zeros(problem.shape, dtype=dtype)}, aux_params={})
-    used = 0.0
+    gaps: List[float] = []
 
     def look(epoch: int, symbol: Any, weights: Any, *_: Any) -> None:
-        nonlocal used
-        # The steps of this epoch, and the snapshot that begins it.
-        used = 3.0 * (epoch + 1)
         with np.errstate(all="ignore"):
-            gap = problem.suboptimality(weights["fc_weight"].asnumpy())
-        if gap < TARGET[dtype]:
-            raise Arrived
-        if used >= most or not gap < 1e9:
-            used = math.inf
+            gaps.append(problem.suboptimality(weights["fc_weight"].asnumpy()))
+        if gaps[-1] < TARGET[dtype] or PASSES * len(gaps) >= most or not gaps[-1] < 1e9:
             raise Arrived
 
-    try:
+    with contextlib.suppress(Arrived, FloatingPointError):
         module.fit(data, num_epoch=int(most), eval_metric=mx.metric.Loss(),
                    optimizer_params={**params, "wd": problem.decay}, epoch_end_callback=look)  # fmt: skip
-    except (Arrived, FloatingPointError) as error:
-        return used if isinstance(error, Arrived) else math.inf
-    return math.inf
+    return gaps, module
+
+
+def passes(problem: Problem, params: Dict[str, Any], most: float, dtype: str = "float64") -> float:
+    """Passes until the target; infinite if it isn't reached within `most`."""
+    gaps, _ = trace(problem, params, most, dtype)
+    return PASSES * len(gaps) if gaps and gaps[-1] < TARGET[dtype] else math.inf
 
 
 class Result(NamedTuple):
@@ -93,22 +96,67 @@ def geometric_mean(ratios: List[float]) -> float:
     return math.exp(sum(map(math.log, ratios)) / len(ratios))
 
 
-def main(names: Optional[List[str]] = None) -> None:
-    names = names or sys.argv[2:]
-    dtype = "float32" if "float32" in names else "float64"
-    chosen = [name for name in names if name != "float32"] or list(families.FAMILIES)
-    cases = [(family, loss, decay, dtype) for family in chosen for loss in families.LOSSES for decay in (1, 10)]
+def draw(path: str, family: str = "correlated", loss: str = "logistic") -> None:
+    """A picture: every constant step, and 'auto', on one problem; and which steps 'auto' took."""
+    from matplotlib.figure import Figure
+
+    problem = families.make(family, loss, 1)
+    largest = smoothness(problem.x, loss, intercept=False, decay=problem.decay).L
+    figure = Figure(figsize=(10, 4), dpi=110, constrained_layout=True)
+    left, right = figure.subplots(1, 2)
+    for momentum, colour in ((0.0, "#9aa5b1"), (0.9, "#d8a86a")):
+        for step in STEPS:
+            gaps, _ = trace(problem, {"learning_rate": step / largest, "momentum": momentum}, 90)
+            left.semilogy([PASSES * k for k in range(1, len(gaps) + 1)], gaps, color=colour, linewidth=0.8)
+        left.plot([], [], color=colour, label="constant steps, momentum %g" % momentum)
+    gaps, module = trace(problem, {"learning_rate": "auto"}, 90)
+    left.semilogy([PASSES * k for k in range(1, len(gaps) + 1)], gaps, color="#1f5fa8", linewidth=2.5, label="'auto'")
+    left.set(xlabel="passes over the data", ylabel="(f - f*) / f*", ylim=(TARGET["float64"], 10), xlim=(0, 90))
+    left.legend(frameon=False, fontsize="small")
+    at = [record.passes for record in module.history[1:]]
+    rates = [record.learning_rate * largest for record in module.history[1:]]
+    right.step(at, rates, where="post", color="#1f5fa8", label="learning rate times L")
+    right.step(at, [record.momentum for record in module.history[1:]], where="post", color="#c0392b", label="momentum")
+    right.set(xlabel="passes over the data", ylim=(0, None), title="what it took")
+    right.legend(frameon=False, fontsize="small")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def main(arguments: Optional[List[str]] = None) -> None:
+    """Compare, and print the passes of each problem and the ratios."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.auto_step", description=main.__doc__)
+    parser.add_argument("families", nargs="*", metavar="FAMILY", help="default all: %s" % ", ".join(families.FAMILIES))
+    parser.add_argument("--dtype", choices=list(TARGET), default="float64")
+    parser.add_argument("--n", type=int, default=2000, help="rows (default: 2000)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--picture", metavar="PNG", help="draw the picture of the docs instead")
+    chosen = parser.parse_args(arguments)
+    if chosen.picture:
+        draw(chosen.picture)
+        return
+    unknown = set(chosen.families) - set(families.FAMILIES)
+    if unknown:
+        parser.error("no such family: %s" % ", ".join(sorted(unknown)))
+    cases = [
+        (family, loss, decay, chosen.dtype, chosen.n, chosen.seed)
+        for family in chosen.families or families.FAMILIES
+        for loss in families.LOSSES
+        for decay in (1, 10)
+    ]
     ratios: Dict[str, List[float]] = {way: [] for way in WAYS}
     with ProcessPoolExecutor(2) as pool:
         for result in pool.map(compare, *zip(*cases)):
-            print("{:40} best {:5.0f}  {}".format(result.name, result.best, "  ".join(
-                "{} {:5.0f}".format(*each) for each in zip(WAYS, result.found))), flush=True)  # fmt: skip
-            for way, found in zip(WAYS, result.found):
+            found = "  ".join("{} {:5.0f}".format(*each) for each in zip(WAYS, result.found))
+            print("{:40} best {:5.0f}  {}".format(result.name, result.best, found), flush=True)
+            for way, of_way in zip(WAYS, result.found):
                 if result.best < math.inf:
-                    ratios[way].append(found / result.best)
-    for way, of_way in ratios.items():
-        print("{}: geometric mean {:.2f}, worst {:.2f}, of {}".format(
-            way, geometric_mean(of_way), max(of_way), len(of_way)))  # fmt: skip
+                    ratios[way].append(of_way / result.best)
+    for way, of_ratios in ratios.items():
+        mean, worst = geometric_mean(of_ratios), max(of_ratios)
+        print("{}: geometric mean {:.2f}, worst {:.2f}, of {}".format(way, mean, worst, len(of_ratios)))
 
 
 if __name__ == "__main__":
