@@ -129,6 +129,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
     """Compare, and print the passes of each problem and the ratios."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.auto_step", description=main.__doc__)
     parser.add_argument("families", nargs="*", metavar="FAMILY", help="default all: %s" % ", ".join(families.FAMILIES))
+    parser.add_argument("--losses", nargs="+", choices=families.LOSSES, default=list(families.LOSSES))
     parser.add_argument("--dtype", choices=list(TARGET), default="float64")
     parser.add_argument("--n", type=int, default=2000, help="rows (default: 2000)")
     parser.add_argument("--seed", type=int, default=0)
@@ -143,7 +144,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
     cases = [
         (family, loss, decay, chosen.dtype, chosen.n, chosen.seed)
         for family in chosen.families or families.FAMILIES
-        for loss in families.LOSSES
+        for loss in chosen.losses
         for decay in (1, 10)
     ]
     ratios: Dict[str, List[float]] = {way: [] for way in WAYS}

@@ -27,7 +27,8 @@ def report(tmp_path_factory):
     """The directory that a small run has written, and what it printed."""
     directory = tmp_path_factory.mktemp("out") / "new"
     printed = run("benchmarks", "--only", "steps", "linear", "snapshot-pass", "convergence", "--rounds", 1,
-                  "--seconds", 0, "--sizes", 500, "--patience", 0.05, "--output", directory)  # fmt: skip
+                  "--seconds", 0, "--sizes", 500, "--families", "heavy rows 400", "--patience", 0.05,
+                  "--output", directory)  # fmt: skip
     return directory, printed
 
 
@@ -63,6 +64,7 @@ def test_the_tables_are_printed_and_written(report):
     assert "| linear 90 features, batch 100, 5k rows |" in written
     assert "| upstream/ours | ours/Module | ours/floor | ours/Module's floor |" in written
     assert "| scikit-learn sag |" in written
+    assert "### n = 500\n" in written and "### heavy rows n = 400\n" in written
     assert (directory / "results.png").stat().st_size > 10_000
 
 
@@ -79,10 +81,23 @@ def test_the_profile_names_the_phases():
 
 
 def test_nobody_converges_without_patience(tmp_path):
-    printed = run("benchmarks", "--only", "convergence", "--sizes", 100, "--patience", 0, "--rounds", 1,
+    printed = run("benchmarks", "--only", "convergence", "--sizes", 100, "--families", "--patience", 0, "--rounds", 1,
                   "--output", tmp_path)  # fmt: skip
     assert "| ours | never (" in printed
     assert (tmp_path / "results.png").exists()
+
+
+def test_chosen_steps_are_compared_with_constant_ones():
+    lines = run("benchmarks.auto_step", "independent", "--losses", "squared", "--n", 200).splitlines()
+    assert sum(line.startswith("independent, ") for line in lines) == 2
+    for way in ("auto", "momentum 0.9"):
+        (line,) = (line for line in lines if line.startswith(way + ": geometric mean"))
+        assert line.endswith(", of 2")
+
+
+def test_the_picture_of_chosen_steps(tmp_path):
+    run("benchmarks.auto_step", "--picture", tmp_path / "steps.png")
+    assert (tmp_path / "steps.png").stat().st_size > 20_000
 
 
 def test_the_distributed_jobs_of_the_contenders_take_turns():

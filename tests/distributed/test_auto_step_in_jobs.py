@@ -7,6 +7,8 @@ from jobs import Running, plain_server, run, server, settings
 from models import assert_same, samples
 from test_distributed import SHARDED, WORKERS_UPDATE, _relative_error
 
+from svrg_optimization.distributed import exchange_of_numbers, workers
+
 # With this first step training goes back to the first snapshot at the second.
 FAR = 30.0
 AUTO = dict(optimizer="sgd", dtype="float64", problem="two-layer", epochs=6, shards=[10, 12])
@@ -61,3 +63,19 @@ def test_plain_servers_cannot_be_told_and_say_so(tmp_path):
         assert set(codes.values()) == {1}
         for name in codes:
             assert "don't take other settings while they run. Start the servers by" in running.output(name)
+
+
+def test_of_first_is_the_first_workers(monkeypatch):
+    """Whatever this worker would have: CPUs may add up in other orders."""
+    numbers = [0.1 * k for k in range(11)]
+
+    class Second(workers.Alone):
+        def _gather(self, own):
+            place = self.asked
+            self.asked += len(own) if place else 1
+            of_first = [len(numbers)] if not place else exchange_of_numbers.bits(numbers[place - 1 : place - 1 + 8])
+            return [of_first, list(own)]
+
+    second = Second()
+    second.asked = 0
+    assert workers.Workers.of_first(second, [7.0]) == numbers
