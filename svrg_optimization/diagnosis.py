@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import warnings
 from typing import Any, Dict, List, NamedTuple, Optional, Set
 
@@ -10,6 +11,7 @@ from mxnet.module import Module
 
 from .compute import data
 from .mxnet_api import checks, internals
+from .svrg import networks
 from .svrg.variance import break_even
 from .svrg_module import SVRGModule
 from .variance_monitor import VarianceMonitor, Variances
@@ -42,7 +44,8 @@ class Diagnosis(NamedTuple):
     points : list of Point
         The variances at about 2, 11, 33 and 100 % of a period.
     ratio : float
-        Of the whole gradient: the variance of SVRG's, as a part of the plain one's, over the period.
+        Of the whole gradient: the variance of SVRG's, as a part of the plain one's, over the period. NaN if there is no
+        noise.
     break_even : float
         Below this, SVRG is worth its cost: 1 / (2 + 1 / update_freq).
     helps : bool
@@ -63,6 +66,11 @@ class Diagnosis(NamedTuple):
     learning_rate: Optional[float]
 
     def __str__(self) -> str:
+        if math.isnan(self.ratio):
+            return (
+                "SVRG doesn't help here: there is no noise to take away, since each batch has the same gradient. Take "
+                "smaller batches, or a full-batch method."
+            )
         lines = [
             "SVRG {} here: its gradients have {:.3g} times the variance of plain ones, and below {:.3g} it is worth "
             "its cost.".format("helps" if self.helps else "doesn't help", self.ratio, self.break_even),
@@ -106,13 +114,15 @@ def diagnose(
     ------
     RuntimeError
         The module isn't bound or has no weights.
+    TypeError
+        `module` is no Module, or `train_data` no DataIter.
     ValueError
-        `train_data` has no batches.
+        `train_data` has no batches, or the network doesn't end in losses.
 
     Notes
     -----
     It costs the period, and four times an epoch, on the module's first device. At each of the points the weights stand
-    still, so that the variances are exact.
+    still, so that the variances are exact. Random numbers are drawn, as in training.
 
     Examples
     --------
@@ -126,9 +136,8 @@ def diagnose(
     >>> diagnose(module, train, optimizer_params={'learning_rate': 0.01}).helps
     True
     """
-    if not (module.binded and module.params_initialized):
-        raise RuntimeError("module must be bound and have weights: call its bind() and init_params(), or fit(), first")
-    freq = checks.update_freq(update_freq or getattr(module, "update_freq", 2))
+    _check(module, train_data)
+    freq = checks.update_freq(getattr(module, "update_freq", 2) if update_freq is None else update_freq)
     probe = _copy_of(module, train_data, freq, optimizer, optimizer_params)
     if probe._steps is not None:
         # The first period finds out which steps to take.
@@ -137,18 +146,34 @@ def diagnose(
     places = _train(probe, train_data, {max(1, round(part * steps)) for part in _PARTS})
     points = [Point(step / steps, _measure(probe, train_data, place)) for step, place in places.items()]
     plain, reduced = (sum(getattr(point.variances.total, which) for point in points) for which in ("plain", "reduced"))
-    ratio, most = reduced / plain if plain > 0 else 0.0, break_even(freq)
+    ratio, most = reduced / plain if plain > 0 else math.nan, break_even(freq)
     rate = internals.learning_rate(probe._users_optimizer(), probe._clock.steps)
     return Diagnosis(points, ratio, most, ratio < most, freq, sum(internals.rows_on_devices(probe)), steps, rate)
+
+
+def _check(module: Any, train_data: Any) -> None:
+    if not isinstance(module, Module):
+        raise TypeError("module={!r} must be an mxnet.module.Module or an SVRGModule".format(module))
+    if not isinstance(train_data, mx.io.DataIter):
+        raise TypeError("train_data={!r} must be a DataIter, for instance an NDArrayIter".format(train_data))
+    if not (module.binded and module.params_initialized):
+        raise RuntimeError("module must be bound and have weights: call its bind() and init_params(), or fit(), first")
+    if not networks.ends_in_losses(module.symbol):
+        raise ValueError(
+            "the network {} doesn't end in loss layers alone, so its gradients can't be told; diagnose a symbol that "
+            "ends in a loss, by MakeLoss for instance".format(module.output_names)
+        )
 
 
 def _copy_of(module: Module, train_data: Any, update_freq: int, optimizer: Any, params: Any) -> SVRGModule:
     """A module like this one, on its first device, with the same weights, and an optimizer."""
     probe = SVRGModule(
         module.symbol, module.data_names, module.label_names, logger=_QUIET, context=internals.contexts(module)[0],
-        fixed_param_names=internals.fixed_parameters(module), update_freq=update_freq,
+        fixed_param_names=internals.fixed_parameters(module), state_names=internals.state_names(module),
+        update_freq=update_freq, next_states=getattr(module, "_next_states", None),
     )  # fmt: skip
-    probe.bind(train_data.provide_data, train_data.provide_label)
+    grad_req = internals.grad_req(module) if module.for_training else "write"
+    probe.bind(train_data.provide_data, train_data.provide_label, grad_req=grad_req)
     probe.set_params(*module.get_params())
     if optimizer is None and params is None and module.optimizer_initialized:
         optimizer, params = _optimizer_like(module), {}
@@ -178,14 +203,13 @@ def _train(probe: SVRGModule, train_data: Any, stops: Set[int]) -> Dict[int, Any
     probe.update_full_grads(train_data)
     done, found = 0, {}
     for _ in range(probe.update_freq):
-        train_data.reset()
         for batch in train_data:
             probe.forward_backward(batch)
             probe.update()
             done += 1
             if done in stops:
                 found[done] = [{name: array.copy() for name, array in of.items()} for of in probe.get_params()]
-    train_data.reset()
+        data.restart(train_data, at_end=True)
     return found
 
 
@@ -197,7 +221,7 @@ def _measure(probe: SVRGModule, train_data: Any, place: Any) -> Variances:
     probe.set_params(*place)
     for batch in train_data:
         probe.forward_backward(batch)
-    train_data.reset()
+    data.restart(train_data, at_end=True)
     found = monitor.end(None, probe.update_freq, None)
     assert found is not None
     return found

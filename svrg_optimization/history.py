@@ -5,8 +5,9 @@
 
 import csv
 import json
+import math
 import types
-from typing import Any, List, Sequence
+from typing import Any, Dict, List, Sequence
 
 __all__ = ["Record", "plot", "to_csv", "to_json_lines"]
 
@@ -21,7 +22,8 @@ class Record(types.SimpleNamespace):
     num_update : int
         How many steps had been taken.
     passes : float
-        Gradient evaluations of all workers so far, those of this snapshot included, divided by the number of samples.
+        Gradient evaluations of all workers so far, those of this snapshot included, divided by the number of samples
+        that there were.
     samples : int
         n, of all workers.
     norm : float
@@ -35,6 +37,23 @@ class Record(types.SimpleNamespace):
     seconds : float
         Since the first snapshot began. After `SVRGModule.load`, since then in all processes.
     """
+
+
+def plain(record: Record) -> Dict[str, Any]:
+    """What of a record a file can hold: numbers, texts and None; what isn't finite is None.
+
+    >>> import numpy as np
+    >>> plain(Record(epoch=0, norm=np.float32(0.5), bound=float("nan"), mine=[1]))
+    {'epoch': 0, 'norm': 0.5, 'bound': None}
+    """
+    found: Dict[str, Any] = {}
+    for name, value in vars(record).items():
+        value = value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
+        if isinstance(value, float) and not math.isfinite(value):
+            value = None
+        if value is None or isinstance(value, (bool, int, float, str)):
+            found[name] = value
+    return found
 
 
 def columns(history: Sequence[Record]) -> List[str]:
@@ -67,6 +86,7 @@ def to_csv(history: Sequence[Record], path: Any) -> None:
     2,0.25,
     <BLANKLINE>
     """
+    history = list(history)
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, columns(history), restval="", lineterminator="\n")
         writer.writeheader()
@@ -85,7 +105,7 @@ def to_json_lines(history: Sequence[Record], path: Any) -> None:
     {"epoch": 0, "norm": 1.5}
     """
     with open(path, "w") as file:
-        file.writelines(json.dumps(vars(record)) + "\n" for record in history)
+        file.writelines(json.dumps(plain(record)) + "\n" for record in history)
 
 
 def plot(history: Sequence[Record], axes: Any = None) -> Any:
@@ -109,7 +129,7 @@ def plot(history: Sequence[Record], axes: Any = None) -> Any:
     ImportError
         There is no matplotlib.
     ValueError
-        There are no records: no snapshot has been taken.
+        There are no records: no snapshot has been taken; or `axes` aren't two.
     """
     if not history:
         raise ValueError("the history is empty: it has a record for each snapshot, and none has been taken yet")
@@ -117,6 +137,10 @@ def plot(history: Sequence[Record], axes: Any = None) -> Any:
         import matplotlib.pyplot as plt
 
         _, axes = plt.subplots(1, 2, figsize=(9, 3.5), sharey=True, constrained_layout=True)
+    if not (hasattr(axes, "__len__") and len(axes) == 2 and all(hasattr(axis, "semilogy") for axis in axes)):
+        raise ValueError(
+            "axes={!r} must be two Axes, for passes and for seconds: pyplot.subplots(1, 2)[1]".format(axes)
+        )
     for axis, name in zip(axes, ("passes", "seconds")):
         x = [getattr(record, name) for record in history]
         axis.semilogy(x, [record.gradient_norm for record in history], "o-", markersize=3, label="norm of the gradient")

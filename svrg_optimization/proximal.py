@@ -6,6 +6,7 @@ r"""SGD with regularizers that aren't smooth: L1, groups, and weights that can't
 Imports nothing of mxnet but ``mxnet.optimizer``, as parameter servers need it.
 """
 
+import numbers
 from typing import Any, Callable, Mapping, Optional
 
 from mxnet import optimizer as opt
@@ -70,7 +71,8 @@ class ProximalSGD(opt.Optimizer):
     ) -> None:  # fmt: skip
         super().__init__(learning_rate=learning_rate, **kwargs)
         for name, value in (("l1", l1), ("momentum", momentum)):
-            if isinstance(value, bool) or not 0 <= value < float("inf"):
+            is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if not (is_number and 0 <= value < float("inf")):
                 raise ValueError("{}={!r} must be a number of at least 0".format(name, value))
         if group not in _GROUPS:
             raise ValueError("group={!r} must be None, 'rows' or 'columns'".format(group))
@@ -94,7 +96,7 @@ class ProximalSGD(opt.Optimizer):
         self._update_count(index)
         lr, wd = self._get_lr(index), self._get_wd(index)
         gradient = grad * self.rescale_grad
-        if self.clip_gradient is not None:
+        if self.clip_gradient is not None and self.clip_gradient > 0:  # otherwise it is off, as with SGD
             gradient = gradient.clip(-self.clip_gradient, self.clip_gradient)
         moved = weight - lr * (gradient + wd * weight)
         if state is not None:
@@ -107,17 +109,40 @@ class ProximalSGD(opt.Optimizer):
     def prox(self, index: Any, z: Any, step: float) -> Any:
         r""":math:`\mathrm{prox}_{\eta R}(z)` of the parameter with this index, for a step :math:`\eta`."""
         multiplier = self._multiplier(index)
-        if self.nonnegative and multiplier:
-            z = z.relu()
-        threshold = step * self.l1 * multiplier
-        if not threshold:
+        if not (multiplier and (self.l1 or self.nonnegative)):
             return z
+        threshold = step * self.l1 * multiplier
+        kept, direction = self._kept(z, threshold)
+        # The sum has no -0.
+        return kept * (z - threshold * direction) + 0.0
+
+    def residual(self, index: Any, weight: Any, gradient: Any, step: float, scale: float) -> Any:
+        r"""The prox-gradient residual, which takes the gradient's place: it is 0 at the minimum.
+
+        .. math:: \frac{1}{\eta} \bigl(w - \mathrm{prox}_{\eta R / s}(w - \eta \nabla f(w))\bigr)
+
+        `gradient` is the objective's, whose regularizer is the optimizer's divided by the `scale` s.
+        """
+        multiplier = self._multiplier(index)
+        if not (multiplier and (self.l1 or self.nonnegative)):
+            return gradient
+        weighted = self.l1 * multiplier / scale
+        kept, direction = self._kept(weight - step * gradient, step * weighted)
+        # What the formula says in both cases, but not by its difference: of a short step that would be rounding.
+        return kept * (gradient + weighted * direction) + (1 - kept) * (weight / step)
+
+    def _kept(self, z: Any, threshold: float) -> Any:
+        """Which numbers the prox leaves, as 1 and 0; and the direction in which it makes these smaller."""
+        # Squares in float64: a group may be large, or of float16.
+        positive = z.relu() if self.nonnegative else z
         if self.group is None:
-            return z.sign() * (z.abs() - threshold).relu()
-        axis = 0 if self.group == "rows" else 1
-        norms = z.norm(axis=[k for k in range(len(z.shape)) if k != axis], keepdims=True)
-        # Of a group of zeros the norm is 0, and so is what is left of it.
-        return z * ((norms - threshold).relu() / (norms + (norms == 0)))
+            sizes = positive.abs()
+        else:
+            axis = 0 if self.group == "rows" else 1
+            others = [k for k in range(len(z.shape)) if k != axis]
+            sizes = positive.astype("float64").norm(axis=others, keepdims=True).astype(z.dtype)
+        kept = (sizes > threshold) * (z > 0) if self.nonnegative else (sizes > threshold) * (z == z)
+        return kept, positive / (sizes + (sizes == 0))
 
     def _multiplier(self, index: Any) -> float:
         """What this parameter's weight decay is multiplied by."""
@@ -131,15 +156,10 @@ class ProximalSGD(opt.Optimizer):
 
 
 def residual(optimizer: Any, keys: Mapping[str, Any], scale: float) -> Optional[Callable[..., Any]]:
-    r"""The prox-gradient residual of a parameter, by its name, weight, gradient and a step; None without a prox.
+    """`ProximalSGD.residual` by a parameter's name, weight, gradient and a step; None of an optimizer without one.
 
-    .. math:: \frac{1}{\eta} \bigl(w - \mathrm{prox}_{\eta R}(w - \eta \nabla f(w))\bigr)
-
-    It is 0 at the minimum. The objective's regularizer is the optimizer's divided by `scale`; `keys` are those by which
-    the optimizer knows the parameters.
+    `keys` are those by which the optimizer knows the parameters.
     """
-    if not hasattr(optimizer, "prox"):
+    if not hasattr(optimizer, "residual"):
         return None
-    return lambda name, weight, gradient, step: (
-        (weight - optimizer.prox(keys[name], weight - step * gradient, step / scale)) / step
-    )
+    return lambda name, weight, gradient, step: optimizer.residual(keys[name], weight, gradient, step, scale)

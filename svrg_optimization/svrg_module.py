@@ -28,7 +28,7 @@ from .keys import check_parameter_names
 from .mxnet_api import call_order, checks, internals, shapes
 from .mxnet_api.rows import unknown_operators
 from .notices import Notices
-from .svrg import batches, full_gradient, objective
+from .svrg import batches, full_gradient, networks, objective
 from .svrg.clock import Clock
 from .svrg.coefficients import Constant
 from .svrg.estimator import Correction, Estimator, OnDevices
@@ -137,9 +137,11 @@ class SVRGModule(Module):
         self._clock = Clock()
         self._coefficient = Constant(1.0)
         self._correction = Correction(Estimator())
+        self._fixed_gammas = networks.fixed_gammas(self.symbol)
         self._network_draws = draws_random_numbers(self.symbol)
         self._draws = DrawStream(self._network_draws)
         self._optimizer_draws = False
+        self._next_states = next_states
         self._states = States(internals.state_names(self), self.output_names, next_states)
         self._workers: workers.Workers = workers.Alone()
         # What chooses the optimizer's steps, if that isn't the user.
@@ -464,10 +466,16 @@ class SVRGModule(Module):
         """What the optimizer minimizes."""
         optimizer = self._users_optimizer()
         return Objective(
-            self._decays(), internals.rate_multipliers(self, optimizer), self._scale(),
+            self._decays(), self._moving(), self._scale(),
             internals.as_taken(optimizer, optimizer.rescale_grad),
             internals.epsilon(self), self._residual(),
         )  # fmt: skip
+
+    def _objective_in_words(self) -> List[Any]:
+        """What tells this objective from others, but for the data."""
+        optimizer = self._users_optimizer()
+        regularizer = [getattr(optimizer, name, None) for name in ("l1", "group", "nonnegative")]
+        return [sorted(self._decays().items()), regularizer, self._scale()]
 
     def _residual(self) -> Optional[Callable[..., mx.nd.NDArray]]:
         keys = {each.name: each.keys[0] for each in internals.updated_parameters(self)}
@@ -627,9 +635,16 @@ class SVRGModule(Module):
     def install_monitor(self, mon: Any) -> None:
         """Install a monitor on the network of the current weights, which then takes no part in full passes.
 
-        Or a `VarianceMonitor`, which looks at gradients only.
+        Or a `VarianceMonitor`, which looks at gradients only. None removes that.
+
+        Raises
+        ------
+        ValueError
+            The `VarianceMonitor` is that of another module.
         """
-        if isinstance(mon, VarianceMonitor):
+        if mon is None or isinstance(mon, VarianceMonitor):
+            if mon is not None:
+                mon.belong_to(self)
             self._variance_monitor = mon
             return
         super().install_monitor(mon)
@@ -735,22 +750,32 @@ class SVRGModule(Module):
 
     def _record(self, epoch: Optional[int], norms: Dict[str, float], started: float) -> Record:
         """Write down what the snapshot has shown, whose full gradient has these norms."""
-        optimizer, decays, steps = self._users_optimizer(), self._decays(), self._clock.steps
-        mu, weights, samples = self._snapshot.full_gradient[0], self._mod_aux.get_params()[0], self._snapshot.samples
+        optimizer, moving, steps = self._users_optimizer(), self._moving(), self._clock.steps
+        weights, samples = self._mod_aux.get_params()[0], self._snapshot.samples
+        mu = {name: array for name, array in self._snapshot.full_gradient[0].items() if name in moving}
+        decays = {name: decay for name, decay in self._decays().items() if name in moving}
         rate, residual = internals.learning_rate(optimizer, steps), self._residual()
         if residual is not None:
             of_step = partial(residual, step=float(rate or 1))
             gradient_norm, bound = objective.residual_norm(mu, weights, decays, of_step), None
         else:
-            gradient_norm = objective.gradient_norm(mu, norms, weights, decays)
+            gradient_norm = objective.gradient_norm(mu, {name: norms[name] for name in mu}, weights, decays)
             bound = objective.bound(gradient_norm, decays)
+        momentum = getattr(optimizer, "momentum", None)
         record = Record(
-            epoch=epoch, num_update=steps, passes=self._clock.evaluations * self._workers.number / (samples or 1),
-            samples=samples, norm=full_gradient.norm(norms), gradient_norm=gradient_norm,
-            bound=bound, learning_rate=rate, momentum=getattr(optimizer, "momentum", None),
+            epoch=epoch, num_update=steps, passes=0.0, samples=samples, norm=full_gradient.norm(norms),
+            gradient_norm=gradient_norm, bound=bound, learning_rate=None if rate is None else float(rate),
+            momentum=None if momentum is None else float(momentum),
         )  # fmt: skip
-        self._progress.add(record, started)
+        self._progress.add(record, started, self._clock.evaluations * self._workers.number)
         return record
+
+    def _moving(self) -> Dict[str, float]:
+        """The parameters that the optimizer moves, and what their learning rates are multiplied by."""
+        multipliers = internals.rate_multipliers(self, self._users_optimizer())
+        for name in self._fixed_gammas:
+            multipliers.pop(name, None)
+        return {name: multiplier for name, multiplier in multipliers.items() if multiplier}
 
     def _decays(self) -> Dict[str, float]:
         """The weight decays of the objective, by parameter."""
@@ -758,7 +783,11 @@ class SVRGModule(Module):
 
     def _scale(self) -> float:
         """By how much a step's gradient is larger than the objective's."""
-        rows = sum(self._gradient.rows_in_step(self._full_batch_rows) or [1]) * self._workers.number
+        of_devices = self._gradient.rows_in_step(self._full_batch_rows) or [1]
+        if len(of_devices) > 1 and internals.kvstore(self) is None:
+            # Each device takes steps of its own, by its own rows.
+            of_devices = of_devices[:1]
+        rows = sum(of_devices) * self._workers.number
         optimizer = self._users_optimizer()
         return rows * internals.as_taken(optimizer, optimizer.rescale_grad)
 
@@ -843,6 +872,7 @@ class SVRGModule(Module):
             self._clock.begin_epoch(epoch)
             other_data = epoch == begin_epoch and self._snapshot.taken and not self._is_of(source.data)
             if epoch == begin_epoch:
+                self._progress.minimize(self._objective_in_words(), other_data)
                 steps = self._agree_on_steps(train_data, begin_epoch, num_epoch, other_data)
             number = self._snapshot.number
             if other_data or not self._snapshot.taken or self._schedule.due(self._clock):
@@ -855,6 +885,10 @@ class SVRGModule(Module):
             return steps
 
         iterate = data.views if sparse_row_id_fn is None and self._only_reads(train_data) else iter
+        before = self._variance_monitor
+        if before is not None:
+            # What a training that was interrupted has left.
+            before.forget()
         outer, self._epochs_of_fit = self._epochs_of_fit, data.Epochs(
             train_data, begin_epoch_of_fit, iterate, self._end_epoch_of_fit
         )  # fmt: skip
@@ -868,6 +902,8 @@ class SVRGModule(Module):
             )  # fmt: skip
         finally:
             self._epochs_of_fit, self._source_of_fit = outer, None
+            # One that `fit` got is for this training.
+            self._variance_monitor = before
             # A view would keep the data.
             self._batch = None
         self._progress.end(tol, begin_epoch, num_epoch)

@@ -8,6 +8,7 @@ Imports NumPy only: data may also be SciPy's sparse matrices.
 """
 
 import math
+import numbers
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,8 +46,8 @@ def smoothness(
     decay : float
         :math:`\lambda`, of :math:`\frac{\lambda}{2} \lVert w \rVert^2` in f.
     tol, iterations : float, int
-        The power iteration ends when the largest eigenvalue changes by less than this part of itself, or after so many
-        products with X.
+        The power iteration ends when the eigenvalue is known to about this part of itself, or after so many products
+        with X.
 
     Returns
     -------
@@ -56,8 +57,8 @@ def smoothness(
     Raises
     ------
     ValueError
-        There is no such loss; `decay` is negative; `x` isn't two-dimensional, is empty, or has numbers that aren't
-        finite.
+        There is no such loss; `decay`, `tol` or `iterations` is too small; `x` isn't two-dimensional, is empty, or has
+        numbers that aren't finite or real.
 
     Notes
     -----
@@ -70,12 +71,12 @@ def smoothness(
     >>> round(found.L, 6), found.L_max
     (8.0, 16.0)
     """
-    if loss not in CURVATURE:
+    if not isinstance(loss, str) or loss not in CURVATURE:
         raise ValueError("loss={!r} must be one of {}".format(loss, ", ".join(map(repr, CURVATURE))))
-    if not 0 <= decay < math.inf:
-        raise ValueError("decay={!r} must be a number of at least 0".format(decay))
-    if not hasattr(x, "shape"):
-        x = np.asarray(x, dtype=np.float64)
+    for name, value, least in (("decay", decay, 0), ("tol", tol, 0), ("iterations", iterations, 1)):
+        if not (isinstance(value, numbers.Real) and least <= value < math.inf):
+            raise ValueError("{}={!r} must be a number of at least {}".format(name, value, least))
+    x = _in_floats(x)
     if len(x.shape) != 2 or 0 in x.shape:
         raise ValueError("x has the shape {}; give samples in rows, at least one".format(tuple(x.shape)))
     squares = _squared_norms(x) + intercept
@@ -84,6 +85,20 @@ def smoothness(
     curvature = CURVATURE[loss]
     largest = _largest_eigenvalue(x, intercept, tol, iterations)
     return Smoothness(curvature * largest / x.shape[0] + decay, curvature * float(squares.max()) + decay)
+
+
+def _in_floats(x: Any) -> Any:
+    """A dense or sparse matrix of float32 or float64: squares of integers would not fit into their type."""
+    if hasattr(x, "asnumpy"):
+        x = x.asnumpy()
+    if not hasattr(x, "multiply"):
+        x = np.asarray(x)
+    if np.issubdtype(x.dtype, np.complexfloating):
+        raise ValueError("x has complex numbers; give real ones")
+    try:
+        return x if x.dtype in (np.float32, np.float64) else x.astype(np.float64)
+    except (TypeError, ValueError):
+        raise ValueError("x has the type {}; give numbers".format(x.dtype)) from None
 
 
 def _squared_norms(x: Any) -> Any:
@@ -96,13 +111,15 @@ def _largest_eigenvalue(x: Any, intercept: bool, tol: float, iterations: int) ->
     # Not from ones: they may be orthogonal to what is searched for.
     v = np.random.default_rng(0).normal(size=x.shape[1] + intercept)
     found = 0.0
-    for _ in range(iterations):
+    for _ in range(int(iterations)):
         v /= np.linalg.norm(v) or 1.0
         z = x @ v[: x.shape[1]] + (v[-1] if intercept else 0.0)
-        v = np.concatenate([x.T @ z, [z.sum()]] if intercept else [x.T @ z])
-        before, found = found, float(z @ z)
-        if abs(found - before) <= tol * found:
+        product = np.concatenate([x.T @ z, [z.sum()]] if intercept else [x.T @ z])
+        found = float(z @ z)
+        # The eigenvalue is as near as the square of this.
+        if np.linalg.norm(product - found * v) <= math.sqrt(tol) * found:
             break
+        v = product
     return found
 
 
@@ -124,7 +141,7 @@ def step_size(smoothness: Smoothness, n: int, batch_size: int = 1) -> float:
     Raises
     ------
     ValueError
-        `batch_size` isn't between 1 and n.
+        `batch_size` isn't between 1 and n, or the smoothness is 0.
 
     References
     ----------
@@ -137,6 +154,7 @@ def step_size(smoothness: Smoothness, n: int, batch_size: int = 1) -> float:
     (0.041666666666666664, 0.25)
     """
     _check_sizes(n, batch_size)
+    _check_smoothness(smoothness)
     if n == 1:
         return 1 / (2 * smoothness.L)
     b, (mean, largest) = batch_size, smoothness
@@ -158,7 +176,7 @@ def batch_size(smoothness: Smoothness, n: int, sigma: float) -> int:
     Raises
     ------
     ValueError
-        n or `sigma` isn't positive.
+        n, `sigma` or the smoothness isn't positive.
 
     References
     ----------
@@ -172,7 +190,8 @@ def batch_size(smoothness: Smoothness, n: int, sigma: float) -> int:
     3
     """
     _check_sizes(n, 1)
-    if not sigma > 0:
+    _check_smoothness(smoothness)
+    if not (isinstance(sigma, numbers.Real) and sigma > 0):
         raise ValueError("sigma={!r} must be more than 0: the weight decay, for instance".format(sigma))
     mean, largest = smoothness
     if n >= 3 * largest / sigma:
@@ -188,6 +207,11 @@ def batch_size(smoothness: Smoothness, n: int, sigma: float) -> int:
 
 def _without_sigma(mean: float, largest: float, n: int) -> float:
     return math.sqrt(n / 2 * (3 * largest - mean) / (n * mean - 3 * largest))
+
+
+def _check_smoothness(smoothness: Smoothness) -> None:
+    if not 0 < smoothness.L <= smoothness.L_max * (1 + 1e-6):
+        raise ValueError("{} must have L more than 0, and at most L_max".format(smoothness))
 
 
 def _check_sizes(n: int, batch_size: int) -> None:

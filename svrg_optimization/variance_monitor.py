@@ -2,7 +2,8 @@
 
 import logging
 import math
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+import weakref
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from .history import Record
 from .svrg.estimator import Gradients
@@ -90,7 +91,22 @@ class VarianceMonitor:
     def __init__(self, logger: Any = None) -> None:
         self._logger = logger or logging.getLogger(__name__)
         self.epochs: List[Variances] = []
-        self._spreads, self._has_warned = Spreads(), False
+        self._has_warned = False
+        self._owner: Optional[Callable[[], Any]] = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin an epoch anew."""
+        self._spreads = Spreads()
+
+    def belong_to(self, module: Any) -> None:
+        """Raise ValueError if another module has this monitor; SVRGModule calls this."""
+        if self._owner is not None and self._owner() not in (None, module):
+            raise ValueError(
+                "this VarianceMonitor is installed in another module, whose gradients it measures; make one for each "
+                "module"
+            )
+        self._owner = weakref.ref(module)
 
     def tic(self) -> None:
         """A batch begins; `fit` calls this."""
@@ -112,7 +128,7 @@ class VarianceMonitor:
             return None
         by_parameter = self._spreads.variances()
         found = Variances(epoch, self._spreads.batches, by_parameter, in_all(list(by_parameter.values())))
-        self._spreads = Spreads()
+        self.forget()
         self.epochs.append(found)
         if record is not None:
             _add_to(record, found.total)

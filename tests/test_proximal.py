@@ -3,7 +3,7 @@
 import mxnet as mx
 import numpy as np
 import pytest
-from models import assert_same
+from models import assert_same, nd
 
 from svrg_optimization import SVRGModule
 
@@ -191,3 +191,30 @@ def test_a_bias_has_no_groups():
     optimizer = mx.optimizer.create("proximalsgd", l1=0.5, group="rows", param_idx2name={0: "fc_weight"})
     with pytest.raises(ValueError, match=r"the weight 'fc_weight' has the shape \(3,\), and so no rows and columns"):
         optimizer.create_state(0, mx.nd.ones(3))
+
+
+# --------------------------------------------------------------------------------------- found by fresh eyes
+
+
+@pytest.mark.parametrize("clip", [None, -1, 0])
+def test_a_clip_that_is_not_positive_is_off(clip):
+    optimizer = mx.optimizer.create("proximalsgd", learning_rate=0.5, clip_gradient=clip)
+    weight = nd([1.0, -1.0])
+    optimizer.update(0, weight, nd([4.0, 8.0]), None)
+    assert weight.asnumpy().tolist() == [-1.0, -5.0]
+
+
+@pytest.mark.parametrize(
+    "params", [{"l1": "0.1"}, {"l1": None}, {"momentum": None}, {"momentum": float("nan")}], ids=str
+)
+def test_settings_that_are_no_numbers(params):
+    with pytest.raises(ValueError, match="must be a number of at least 0"):
+        mx.optimizer.create("proximalsgd", **params)
+
+
+def test_groups_of_float16_and_large_ones():
+    optimizer = mx.optimizer.create("proximalsgd", l1=1.0, group="rows", param_idx2name={0: "w_weight"})
+    weight = mx.nd.ones((1, 4096), dtype="float16")
+    np.testing.assert_allclose(optimizer.prox(0, weight, 32.0).asnumpy(), 0.5, rtol=1e-3)
+    weight = mx.nd.ones((1, 1 << 22))
+    np.testing.assert_allclose(optimizer.prox(0, weight, 1024.0).asnumpy(), 0.5, rtol=1e-6)

@@ -44,12 +44,14 @@ def test_the_objectives_gradient_and_the_bound(decay_of_bias, rescale, devices, 
         internals.optimizer(module).set_wd_mult({"fc_bias": decay_of_bias})
     module.update_full_grads(train)
     (record,) = module.history
-    decays = {"fc_weight": DECAY / rescale, "fc_bias": DECAY * decay_of_bias / rescale}
+    # Without a store each device takes its own steps, whose gradients are of half as many rows.
+    scale = rescale / devices if kvstore is None else rescale
+    decays = {"fc_weight": DECAY / scale, "fc_bias": DECAY * decay_of_bias / scale}
     _, gradient = objective_of(SOFTMAX, weights, data, decays)
     np.testing.assert_allclose(record.gradient_norm, norm_of(gradient), rtol=1e-12)
     np.testing.assert_allclose(record.norm, norm_of(oracle.full_gradient(SOFTMAX, weights, data)), rtol=1e-12)
     if decay_of_bias:
-        expected = norm_of(gradient) ** 2 / (2 * DECAY * min(1, decay_of_bias) / rescale)
+        expected = norm_of(gradient) ** 2 / (2 * DECAY * min(1, decay_of_bias) / scale)
         np.testing.assert_allclose(record.bound, expected, rtol=1e-12)
     else:
         assert record.bound is None
@@ -211,3 +213,121 @@ def test_a_checkpoint_keeps_the_history(tmp_path):
     for one, other in zip(resumed.history, whole.history):
         seconds = [vars(each).pop("seconds") for each in (one, other)]
         assert one == other and min(seconds) > 0
+
+
+# --------------------------------------------------------------------------------------- found by fresh eyes
+
+
+def test_a_short_step_of_a_proximal_optimizer_is_no_convergence():
+    """In float32, w - (w - step * gradient) is 0 for a step of 1e-8, however large the gradient."""
+    data, weights = samples(LINEAR, 20)
+    module = SVRGModule(symbol(LINEAR), update_freq=1)
+    schedule = mx.lr_scheduler.FactorScheduler(5, 0.5, base_lr=0.0625)
+    start = {name: nd(value, np.float32) for name, value in weights.items()}
+    module.fit(iterator(LINEAR, data, 4, np.float32), num_epoch=60, tol=1e-3, eval_metric="mse",
+               optimizer="proximalsgd", arg_params=start, aux_params={},
+               optimizer_params={"lr_scheduler": schedule, "l1": 0.125})  # fmt: skip
+    assert not module.converged
+    assert module.history[-1].gradient_norm > 0.01 * module.history[0].gradient_norm
+
+
+@pytest.mark.parametrize("step", [1e-6, 1.0])
+@pytest.mark.parametrize("nonnegative", [False, True])
+@pytest.mark.parametrize("group", [None, "rows", "columns"])
+def test_the_residual_is_that_of_the_formula(group, nonnegative, step):
+    optimizer = mx.optimizer.create("proximalsgd", l1=0.5, group=group, nonnegative=nonnegative, wd=0.0,
+                                    param_idx2name={0: "fc_weight"})  # fmt: skip
+    rng = np.random.default_rng(0)
+    weight, gradient = nd(rng.normal(size=(4, 6)) * (rng.random((4, 6)) < 0.5)), nd(rng.normal(size=(4, 6)))
+    weight[1] = 0
+    by_formula = (weight - optimizer.prox(0, weight - step * gradient, step / 2)) / step
+    found = optimizer.residual(0, weight, gradient, step, 2.0)
+    np.testing.assert_allclose(found.asnumpy(), by_formula.asnumpy(), atol=1e-16 / step * 10, rtol=1e-9)
+
+
+@pytest.mark.parametrize("params", [
+    {"learning_rate": np.float32(0.25)}, {"learning_rate": np.int64(1), "momentum": np.float64(0.5)},
+], ids=str)  # fmt: skip
+def test_settings_of_numpy_types_can_be_saved(params, tmp_path):
+    data, weights = samples(SOFTMAX, 8)
+    module = ready(SOFTMAX, weights, iterator(SOFTMAX, data, 4), optimizer_params=params)
+    module.update_full_grads(iterator(SOFTMAX, data, 4))
+    module.history[0].mine = np.ones(3)
+    module.save_checkpoint(str(tmp_path / "model"), 1, True)
+    histories.to_json_lines(module.history, tmp_path / "lines")
+    assert json.loads((tmp_path / "lines").read_text())["learning_rate"] == float(params["learning_rate"])
+
+
+def test_json_has_no_nan(tmp_path):
+    histories.to_json_lines([histories.Record(norm=float("inf"), bound=float("nan"))], tmp_path / "lines")
+    assert (tmp_path / "lines").read_text() == '{"norm": null, "bound": null}\n'
+
+
+def test_tol_is_about_the_objective_that_is_minimized_now():
+    """Other data, or another weight decay: then the first snapshot of before says nothing."""
+    data, _ = samples(LINEAR, 20)
+    module = SVRGModule(symbol(LINEAR), update_freq=1)
+    settings = dict(eval_metric="mse", optimizer_params={"learning_rate": 0.25})
+    module.fit(iterator(LINEAR, [(x, 1000 * y) for x, y in data], 4), num_epoch=4, **settings)
+    start = {name: nd(np.zeros(shape)) for name, shape in LINEAR.shapes.items()}
+    module.set_params(start, {})
+    module.fit(iterator(LINEAR, [(x, 0.001 * y) for x, y in data], 4), num_epoch=1, tol=1e-3, **settings)
+    assert not module.converged
+    number = len(module.history)
+    module.fit(iterator(LINEAR, data, 4), num_epoch=100, tol=1e-3, force_init=True, eval_metric="mse",
+               optimizer_params={"learning_rate": 0.25, "wd": 0.5})  # fmt: skip
+    assert module.converged
+    assert module.history[-1].gradient_norm <= 1e-3 * module.history[number].gradient_norm
+
+
+@pytest.mark.parametrize("kind", ["lr_mult", "fix_gamma"])
+def test_what_does_not_move_does_not_count(kind):
+    data, label = mx.sym.Variable("data"), mx.sym.Variable("softmax_label")
+    if kind == "lr_mult":
+        bias = mx.sym.Variable("fc_bias", lr_mult=0.0)
+        scores = mx.sym.FullyConnected(data, num_hidden=3, name="fc", bias=bias)
+    else:
+        # Statistics of its own, that the batches don't change.
+        data = mx.sym.BatchNorm(data, name="norm", use_global_stats=True)
+        scores = mx.sym.FullyConnected(data, num_hidden=3, name="fc")
+    module = SVRGModule(mx.sym.SoftmaxOutput(scores, label), update_freq=1)
+    module.fit(iterator(SOFTMAX, samples(SOFTMAX, 24)[0], 4), num_epoch=150, tol=1e-4, eval_metric="acc",
+               optimizer_params={"learning_rate": 0.5, "wd": 0.0625})  # fmt: skip
+    assert module.converged
+
+
+def test_passes_are_counted_with_the_samples_that_there_were():
+    data, weights = samples(SOFTMAX, 24)
+    module = ready(SOFTMAX, weights, iterator(SOFTMAX, data[:8], 4))
+    module.update_full_grads(iterator(SOFTMAX, data[:8], 4))
+    module.update_full_grads(iterator(SOFTMAX, data, 4))
+    assert [record.passes for record in module.history] == [1.0, 2.0]
+
+
+def test_a_writer_that_raises_is_left_out(caplog):
+    class Writer:
+        def add_scalar(self, name, value, step):
+            raise OSError("no space left")
+
+    data, weights = samples(SOFTMAX, 8)
+    module = ready(SOFTMAX, weights, iterator(SOFTMAX, data, 4))
+    module.add_writer(Writer())
+    for _ in range(2):
+        module.update_full_grads(iterator(SOFTMAX, data, 4))
+    assert sum("no space left" in message for message in caplog.messages) == 1
+    assert len(module.history) == 2
+
+
+def test_axes_must_be_two():
+    from matplotlib.figure import Figure
+
+    with pytest.raises(ValueError, match="must be two Axes"):
+        histories.plot([histories.Record(passes=1, seconds=1, gradient_norm=1, bound=None)], Figure().add_subplot())
+
+
+def test_a_rescale_grad_of_zero_is_no_error_of_ours():
+    data, weights = samples(SOFTMAX, 8)
+    module = ready(SOFTMAX, weights, iterator(SOFTMAX, data, 4),
+                   optimizer_params={"learning_rate": 1.0, "rescale_grad": 0.0, "wd": 0.5})  # fmt: skip
+    module.update_full_grads(iterator(SOFTMAX, data, 4))
+    assert len(module.history) == 1

@@ -1,5 +1,6 @@
 """Smoothness, steps and batch sizes of theory, against the definitions."""
 
+import mxnet as mx
 import numpy as np
 import pytest
 from scipy import sparse
@@ -85,3 +86,38 @@ def test_errors(call, message):
 
 def test_samples_that_are_all_zero():
     assert theory.smoothness(np.zeros((3, 2)), "squared") == (0.0, 0.0)
+
+
+# --------------------------------------------------------------------------------------- found by fresh eyes
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int64", "float16", "bool"])
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix, mx.nd.array], ids=["dense", "csr", "mx"])
+def test_squares_fit_into_no_small_type(form, dtype):
+    x = np.random.default_rng(0).integers(0, 120, (20, 4)).astype(dtype)
+    if form is not np.asarray and dtype in ("float16", "bool"):
+        return
+    given = form(x, dtype=dtype) if form is mx.nd.array and dtype != "int16" else form(x)
+    found, wanted = theory.smoothness(given, "squared"), theory.smoothness(x.astype(float), "squared")
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_an_eigenvalue_that_is_hard_to_find():
+    x = np.eye(50) * np.sqrt(50.0)
+    x[7, 7] *= np.sqrt(1.013)
+    assert pytest.approx(1.013, rel=1e-6) == theory.smoothness(x, "squared").L
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: theory.smoothness(np.ones((2, 2)) * 1j, "squared"), "complex"),
+    (lambda: theory.smoothness(np.array([["a"]]), "squared"), "give numbers"),
+    (lambda: theory.smoothness(np.ones((2, 2)), ["squared"]), "must be one of"),
+    (lambda: theory.smoothness(np.ones((2, 2)), "squared", decay="1"), "decay='1' must be a number"),
+    (lambda: theory.smoothness(np.ones((2, 2)), "squared", iterations=0), "iterations=0 must be a number"),
+    (lambda: theory.step_size(theory.smoothness(np.zeros((3, 2)), "squared"), 3), "must have L more than 0"),
+    (lambda: theory.batch_size(Smoothness(10.0, 1.0), 100, 0.001), "at most L_max"),
+    (lambda: theory.batch_size(Smoothness(1.0, 1.0), 100, "0.1"), "sigma='0.1'"),
+])  # fmt: skip
+def test_what_cannot_be_computed_says_so(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -190,3 +190,96 @@ def test_diagnose_needs_weights():
     data, _ = samples(problem, 8)
     with pytest.raises(RuntimeError, match="call its bind"):
         diagnose(SVRGModule(symbol(problem)), iterator(problem, data, 4))
+
+
+# --------------------------------------------------------------------------------------- found by fresh eyes
+
+
+def test_without_noise_there_is_nothing_to_help_with():
+    problem = oracle.PROBLEMS[1]
+    data, weights = samples(problem, 8)
+    train = iterator(problem, data, 8)
+    found = diagnose(ready(problem, weights, train), train)
+    assert not found.helps and np.isnan(found.ratio)
+    assert "there is no noise" in str(found)
+
+
+def test_diagnose_reads_an_iterator_to_its_end_each_time(tmp_path):
+    """CSVIter loses rows when it is reset before its end."""
+    problem = oracle.PROBLEMS[0]
+    data, weights = samples(problem, 24)
+    np.savetxt(tmp_path / "x", [x for x, _ in data], delimiter=",")
+    np.savetxt(tmp_path / "y", [y for _, y in data])
+    by_csv = mx.io.CSVIter(data_csv=str(tmp_path / "x"), data_shape=(3,), label_csv=str(tmp_path / "y"), batch_size=4,
+                           round_batch=False, label_name="softmax_label")  # fmt: skip
+    by_array = iterator(problem, data, 4, np.float32)
+    found = [
+        diagnose(ready(problem, weights, train, dtype=np.float32, optimizer_params={"learning_rate": 0.125}), train)
+        for train in (by_csv, by_array)
+    ]
+    assert found[0].ratio == pytest.approx(found[1].ratio, rel=1e-5)
+    assert sum(batch.data[0].shape[0] - batch.pad for batch in by_csv) == 24
+
+
+def test_diagnose_trains_what_is_trained():
+    problem = oracle.PROBLEMS[2]
+    data, _ = samples(problem, 24)
+    train = iterator(problem, data, 4)
+    module = SVRGModule(symbol(problem))
+    requests = {"fc_weight": "write", "fc_bias": "null", "data": "null", "softmax_label": "null"}
+    module.bind(train.provide_data, train.provide_label, grad_req=requests)
+    module.init_params()
+    assert list(diagnose(module, train).points[0].variances.by_parameter) == ["fc_weight"]
+
+
+@pytest.mark.parametrize("wrong, message", [
+    (lambda module, train: diagnose(3, train), "module=3 must be an mxnet.module.Module"),
+    (lambda module, train: diagnose(module, [1]), r"train_data=\[1\] must be a DataIter"),
+    (lambda module, train: diagnose(module, train, update_freq=0), "update_freq=0 must be at least 1"),
+])  # fmt: skip
+def test_wrong_arguments(wrong, message):
+    problem = oracle.PROBLEMS[2]
+    data, weights = samples(problem, 8)
+    train = iterator(problem, data, 4)
+    with pytest.raises((TypeError, ValueError), match=message):
+        wrong(ready(problem, weights, train), train)
+
+
+def test_networks_without_a_loss_are_refused():
+    scores = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=2)
+    train = mx.io.NDArrayIter(mx.nd.ones((4, 2)), None, 2)
+    module = SVRGModule(scores, label_names=None)
+    module.bind(train.provide_data)
+    module.init_params()
+    with pytest.raises(ValueError, match="doesn't end in loss layers alone"):
+        diagnose(module, train)
+
+
+def test_a_monitor_is_of_one_module():
+    module, train = noisy()
+    monitor = VarianceMonitor()
+    module.install_monitor(monitor)
+    module.install_monitor(monitor)
+    with pytest.raises(ValueError, match="is installed in another module"):
+        noisy()[0].install_monitor(monitor)
+
+
+def test_a_monitor_is_for_its_fit_and_an_interrupted_one_leaves_nothing():
+    problem = oracle.PROBLEMS[2]
+    data, _ = samples(problem, 24)
+    module, monitor = SVRGModule(symbol(problem), update_freq=1), VarianceMonitor()
+    settings = dict(num_epoch=2, optimizer_params={"learning_rate": 0.25})
+
+    def interrupt(param):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        module.fit(iterator(problem, data, 4), monitor=monitor, batch_end_callback=interrupt, **settings)
+    module.install_monitor(monitor)
+    module.fit(iterator(problem, data, 4), **settings)
+    assert [each.batches for each in monitor.epochs] == [6, 6]
+    module.install_monitor(None)
+    module.fit(iterator(problem, data, 4), **settings)
+    module.fit(iterator(problem, data, 4), monitor=monitor, **settings)
+    module.fit(iterator(problem, data, 4), **settings)
+    assert len(monitor.epochs) == 4

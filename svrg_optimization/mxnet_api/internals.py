@@ -38,6 +38,11 @@ def parameter_names(module: Any) -> List[str]:
     return module._param_names
 
 
+def grad_req(module: Any) -> Any:
+    """As a module was bound with it."""
+    return module._grad_req
+
+
 def fixed_parameters(module: Any) -> List[str]:
     """The names of the parameters that are not trained."""
     return list(module._fixed_param_names or ())
@@ -173,13 +178,13 @@ def as_taken(optimizer: Any, setting: float) -> float:
 
 
 def rate_multipliers(module: Any, optimizer: Any) -> Dict[str, float]:
-    """By parameter, what the learning rate of an optimizer, which has a schedule, is multiplied by."""
-    parameters, schedule = updated_parameters(module), optimizer.lr_scheduler
-    rate, schedule.base_lr = schedule.base_lr, 1.0
+    """By parameter, what the learning rate of an optimizer is multiplied by."""
+    parameters, settings = updated_parameters(module), (optimizer.lr_scheduler, optimizer.lr)
+    optimizer.lr_scheduler, optimizer.lr = None, 1.0
     try:
         rates = optimizer._get_lrs([each.keys[0] for each in parameters])
     finally:
-        schedule.base_lr = rate
+        optimizer.lr_scheduler, optimizer.lr = settings
     return dict(zip([each.name for each in parameters], map(float, rates)))
 
 

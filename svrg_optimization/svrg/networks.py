@@ -24,6 +24,22 @@ def _operators(graph: Dict[str, Any]) -> Iterator[Tuple[str, Dict[str, str]]]:
             yield from _operators(body)
 
 
+def fixed_gammas(symbol: Any) -> List[str]:
+    """The names of the gammas that BatchNorm holds at 1, ``fix_gamma``: an optimizer's changes don't reach the network.
+
+    >>> import mxnet as mx
+    >>> data = mx.sym.Variable('data')
+    >>> fixed_gammas(mx.sym.BatchNorm(mx.sym.BatchNorm(data, fix_gamma=False, name='free'), name='fixed'))
+    ['fixed_gamma']
+    """
+    nodes = json.loads(symbol.tojson())["nodes"]
+    return [
+        nodes[node["inputs"][1][0]]["name"]
+        for node in nodes
+        if node["op"] == "BatchNorm" and is_true(node.get("attrs", {}).get("fix_gamma", "True"))
+    ]
+
+
 def losses(symbol: Any) -> Dict[int, str]:
     """The `normalization` of each loss layer from which gradients come to a variable, by the number of its node.
 

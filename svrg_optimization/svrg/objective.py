@@ -19,7 +19,7 @@ def decays(weight_decay: Mapping[str, float], scale: float) -> Dict[str, float]:
     >>> decays({'weight': 0.5, 'bias': 0.0}, scale=2.0)
     {'weight': 0.25, 'bias': 0.0}
     """
-    return {name: each / scale for name, each in weight_decay.items()}
+    return {name: each / (scale or 1.0) for name, each in weight_decay.items()}
 
 
 def gradient_norm(
@@ -71,4 +71,4 @@ def bound(gradient_norm: float, decays: Mapping[str, float]) -> Optional[float]:
     (0.5, None)
     """
     sigma = min(decays.values(), default=0.0)
-    return gradient_norm**2 / (2 * sigma) if 0 < sigma < math.inf else None
+    return gradient_norm * gradient_norm / (2 * sigma) if 0 < sigma < math.inf else None

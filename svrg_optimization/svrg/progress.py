@@ -1,9 +1,11 @@
 """What was measured at the snapshots, and whether it is time to stop."""
 
 import contextlib
+import json
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
+from .. import history
 from ..history import Record
 from . import stopping
 
@@ -28,34 +30,57 @@ class Progress:
         self.records: List[Record] = []
         self.writers: List[Any] = []
         self.rate_is_chosen = self.converged = False
-        # When the first snapshot would have begun, had there been no breaks.
+        # When the first snapshot would have begun, had there been no breaks; how many gradients of samples had been
+        # computed at the last one.
         self._began: Optional[float] = None
+        self._evaluations = 0
+        # The present objective, and the first record of it; the first record of this training.
+        self._objective: Any = None
+        self._first = self._first_of_training = 0
 
-    def add(self, record: Record, started: float) -> None:
-        """Add the record of a snapshot that was `started` at this time."""
+    def add(self, record: Record, started: float, evaluations: int) -> None:
+        """Add the record of a snapshot that was `started` at this time, when so many gradients had been computed."""
+        last = self.records[-1] if self.records else Record(seconds=0.0, passes=0.0)
         if self._began is None:
-            self._began = started - (self.records[-1].seconds if self.records else 0.0)
+            self._began = started - last.seconds
         record.seconds = time.time() - self._began
+        # The number of samples may have changed.
+        record.passes = last.passes + (evaluations - self._evaluations) / (record.samples or 1)
+        self._evaluations = evaluations
         self.records.append(record)
         self.write(record, list(vars(record)))
 
     def write(self, record: Record, names: Sequence[str]) -> None:
         """Give the writers what a record has under these names."""
-        for writer in self.writers:
-            for name in names:
-                value = getattr(record, name)
-                if value is not None:
-                    writer.add_scalar("svrg/" + name, value, record.num_update)
+        for writer in list(self.writers):
+            try:
+                for name in names:
+                    value = getattr(record, name)
+                    if value is not None:
+                        writer.add_scalar("svrg/" + name, value, record.num_update)
+            except Exception as error:
+                self._logger.warning("the writer %r raised %r, and gets nothing any more", writer, error)
+                self.writers.remove(writer)
 
     def begin(self, tol: Optional[float]) -> None:
         """A training begins, which is to end at a gradient of `tol` times the first, or not to be ended if None."""
         if tol is not None:
             stopping.check_tol(tol)
-        self.converged = False
+        self.converged, self._first_of_training = False, len(self.records)
+
+    def minimize(self, objective: Any, of_other_data: bool) -> None:
+        """The training minimizes this, which JSON can hold. If that is something else than before, all begins anew."""
+        objective = json.loads(json.dumps(objective))
+        if of_other_data or self._objective not in (None, objective):
+            self._first = len(self.records)
+        self._objective = objective
+
+    def _norms(self, first: int) -> List[float]:
+        return [record.gradient_norm for record in self.records[first:]]
 
     def has_ended(self, tol: float, epsilon: float) -> bool:
         """Whether the last snapshot's gradient is small enough; a log line says so. Warns if it doesn't get smaller."""
-        norms, last = [record.gradient_norm for record in self.records], self.records[-1]
+        norms, last = self._norms(self._first), self.records[-1]
         self.converged = stopping.has_converged(norms, tol)
         if self.converged:
             self._logger.info(
@@ -63,36 +88,45 @@ class Progress:
                 "first, %.3g%s", last.epoch, norms[-1], tol, norms[0], "" if last.bound is None else
                 ". If the loss is convex, the objective is at most %.3g above its minimum" % last.bound,
             )  # fmt: skip
-        elif stopping.has_stalled(norms, epsilon):
+        elif stopping.has_stalled(self._norms(max(self._first, self._first_of_training)), epsilon):
             self._logger.warning(
                 "Epoch[%d] The gradient hasn't become smaller for many snapshots: its norm is %.3g, and tol=%g times "
                 "the first is %.3g. %s",
                 last.epoch, norms[-1], tol, tol * norms[0], "The rate was chosen as training went on: perhaps the "
                 "loss has no minimum, or isn't smooth" if self.rate_is_chosen else
-                "learning_rate=%s may be too large: try a third of it" % last.learning_rate,
+                "learning_rate=%s may be too large: try a third of it, or 'auto'"
+                % last.learning_rate,
             )  # fmt: skip
         return self.converged
 
     def end(self, tol: Optional[float], begin_epoch: int, num_epoch: int) -> None:
         """Warn if there were epochs, and `tol` wasn't reached in them."""
-        if tol is None or self.converged or not self.records or begin_epoch >= num_epoch:
+        norms = self._norms(self._first)
+        if tol is None or begin_epoch >= num_epoch or not norms or stopping.has_converged(norms, tol):
             return
-        first, last = self.records[0], self.records[-1]
+        last = self.records[-1]
         self._logger.warning(
             "num_epoch=%d came before tol=%g was reached: at the last snapshot, in epoch %s, the gradient's norm was "
             "%.3g times the first. Train more epochs%s",
-            num_epoch, tol, last.epoch, last.gradient_norm / (first.gradient_norm or 1.0),
+            num_epoch, tol, last.epoch, norms[-1] / (norms[0] or 1.0),
             "" if self.rate_is_chosen else
             ", or with another learning rate than %s: 'auto' chooses one" % last.learning_rate,
         )  # fmt: skip
 
     def state(self) -> Dict[str, Any]:
         """What `restore` takes."""
-        return {"records": [dict(vars(record)) for record in self.records]}
+        return {
+            "records": [dict(history.plain(record)) for record in self.records],
+            "evaluations": self._evaluations, "objective": self._objective, "first": self._first,
+        }  # fmt: skip
 
     def restore(self, state: Dict[str, Any]) -> None:
         """Go on from a state."""
         self.records, self._began = [Record(**each) for each in state["records"]], None
+        # Older files have the records only.
+        last = self.records[-1] if self.records else Record(passes=0.0, samples=0)
+        self._evaluations = state.get("evaluations", round(last.passes * (last.samples or 0)))
+        self._objective, self._first = state.get("objective"), state.get("first", 0)
 
 
 class Converged(Exception):

@@ -1,6 +1,7 @@
 """When the objective's gradient is small enough, and when it doesn't get smaller."""
 
 import math
+import numbers
 from typing import Any, Sequence
 
 # Of so many snapshots none has a smaller gradient than one before them: training stands still.
@@ -17,7 +18,7 @@ def check_tol(tol: Any) -> None:
         ...
     ValueError: tol=2 must be a number between 0 and 1, for instance 1e-6: the part of the first gradient's norm to ...
     """
-    if isinstance(tol, bool) or not isinstance(tol, (int, float)) or not 0 < tol < 1:
+    if isinstance(tol, bool) or not isinstance(tol, numbers.Real) or not 0 < float(tol) < 1:
         raise ValueError(
             "tol={!r} must be a number between 0 and 1, for instance 1e-6: the part of the first gradient's norm to "
             "stop at".format(tol)
