@@ -1,7 +1,10 @@
 """The objective's gradient, the bound, when fit stops, and the history, against NumPy."""
 
+import importlib
 import json
 import logging
+import pathlib
+import sys
 
 import mxnet as mx
 import numpy as np
@@ -331,3 +334,47 @@ def test_a_rescale_grad_of_zero_is_no_error_of_ours():
                    optimizer_params={"learning_rate": 1.0, "rescale_grad": 0.0, "wd": 0.5})  # fmt: skip
     module.update_full_grads(iterator(SOFTMAX, data, 4))
     assert len(module.history) == 1
+
+
+# --------------------------------------------------------------------------------- the certificate, on many problems
+
+FAMILIES = ["correlated", "independent", "heavy entries", "heavy rows", "scales", "binary", "not centred", "low rank",
+            "lognormal", "two clusters"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def families():
+    """The benchmark's problems, with their exact minima."""
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+    try:
+        yield importlib.import_module("benchmarks.families")
+    finally:
+        sys.path.pop(0)
+
+
+@pytest.mark.parametrize("dtype, tol", [("float64", 1e-7), ("float32", 1e-3)])
+@pytest.mark.parametrize("loss", ["squared", "logistic", "softmax"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_gap_is_within_the_bound_at_every_snapshot(family, loss, dtype, tol, families):
+    """Of convex problems, when `fit` has stopped, and before."""
+    problem, gaps = families.make(family, loss, 10, n=300, d=8), []
+    scores = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=problem.shape[0], no_bias=True, name="fc")
+    layer = {"squared": mx.sym.LinearRegressionOutput, "logistic": mx.sym.LogisticRegressionOutput,
+             "softmax": mx.sym.SoftmaxOutput}[loss]  # fmt: skip
+    module = SVRGModule(layer(scores, mx.sym.Variable("softmax_label")), update_freq=2)
+    module._snapshot.listeners.append(
+        lambda old, new: gaps.append(problem.objective(new.weights["fc_weight"].asnumpy()) - problem.minimum)
+    )
+    y = problem.y if loss == "softmax" else problem.y[:, None]
+    train = mx.io.NDArrayIter(nd(problem.x, dtype), nd(y, dtype), 37)
+    module.fit(train, num_epoch=200, tol=tol, eval_metric=mx.metric.Loss(), initializer=mx.init.Zero(),
+               optimizer_params={"learning_rate": "auto", "wd": problem.decay})  # fmt: skip
+    assert module.converged
+    first = module.history[0].gradient_norm
+    assert [record.gradient_norm <= tol * first for record in module.history] == [False] * (len(gaps) - 1) + [True]
+    # A gap of roundings of the objective can't be told from 0; neither can a gradient of float32 from its roundings.
+    rounding = {"float64": 1e-14, "float32": 1e-6}[dtype] * problem.minimum
+    assert len(module.history) == len(gaps)
+    assert all(gap <= record.bound * 1.001 + rounding for gap, record in zip(gaps, module.history))
+    weights = module.get_params()[0]["fc_weight"].asnumpy()
+    assert problem.objective(weights) - problem.minimum == gaps[-1]
