@@ -1,5 +1,7 @@
 """From ``learning_rate='auto'`` or a schedule of `step_sizes` to what controls a module's optimizer."""
 
+import copy
+from functools import partial
 from typing import Any, Callable, Dict, Mapping, Optional
 
 import mxnet as mx
@@ -10,6 +12,10 @@ from .step_sizes import OPTIMIZERS, AutoStep, StepSize, chosen_by
 from .svrg.step_control import Objective, StepControl, rule_for
 
 _SHORT = "learning_rate='auto'"
+_FOR_INSTANCE = (
+    "{} with an optimizer that is an instance, which has settings of its own; make it with "
+    "lr_scheduler=svrg_optimization.AutoStep(), or give the optimizer's name"
+)
 _WRONG_OPTIMIZER = (
     "{}: the optimizer {} has no step of the form that is chosen for; use one of {}, or give {} a learning rate"
 )
@@ -36,7 +42,11 @@ def with_schedule(settings: Mapping[str, Any]) -> Dict[str, Any]:
             )
         del found["learning_rate"]
         found["lr_scheduler"] = AutoStep()
+    if isinstance(getattr(optimizer, "lr", None), str):
+        raise ValueError(_FOR_INSTANCE.format("learning_rate={!r}".format(optimizer.lr)))
     schedule = chosen_by(optimizer) or found.get("lr_scheduler")
+    if isinstance(schedule, type):
+        raise ValueError("lr_scheduler={0} is the class; make one: lr_scheduler={0}()".format(schedule.__name__))
     if isinstance(schedule, StepSize):
         name = optimizer if isinstance(optimizer, str) else type(optimizer).__name__
         known = [mx.optimizer.Optimizer.opt_registry.get(each) for each in OPTIMIZERS]
@@ -44,16 +54,17 @@ def with_schedule(settings: Mapping[str, Any]) -> Dict[str, Any]:
         if kind is not None and kind not in known:
             what = _SHORT if isinstance(rate, str) else "lr_scheduler={}()".format(type(schedule).__name__)
             raise ValueError(_WRONG_OPTIMIZER.format(what, name, ", ".join(map(repr, OPTIMIZERS)), name))
+    given = getattr(optimizer, "lr", None) if chosen_by(optimizer) else found.get("learning_rate")
+    if isinstance(schedule, AutoStep) and given is not None:
+        raise ValueError("learning_rate={!r} with lr_scheduler=AutoStep(): both say which rate to take; leave one of "
+                         "them out".format(given))  # fmt: skip
     return found
 
 
 def refuse_for_instance(optimizer: Any, optimizer_params: Any) -> None:
     """Raise ValueError if the rate of an optimizer that is an instance is to be chosen by an argument."""
     if not isinstance(optimizer, str) and dict(optimizer_params or {}).get("learning_rate") == "auto":
-        raise ValueError(
-            "learning_rate='auto' with an optimizer that is an instance, which has settings of its own; make it with "
-            "lr_scheduler=svrg_optimization.step_sizes.AutoStep(), or give the optimizer's name"
-        )
+        raise ValueError(_FOR_INSTANCE.format("learning_rate='auto'"))
 
 
 def control(
@@ -65,10 +76,12 @@ def control(
     RuntimeError if that can't be had.
     """
     by_name = isinstance(settings["default_optimizer"], str)
-    momentum_is_given = "momentum" in settings if by_name else bool(getattr(optimizer, "momentum", 0))
-    rule = rule_for(optimizer, momentum_is_given)
-    if rule is None:
+    schedule = chosen_by(optimizer)
+    if schedule is None:
         return None
+    momentum_is_given = (
+        "momentum" in settings if by_name else bool(optimizer.momentum) and not schedule.chooses_momentum
+    )
     chosen = "lr_scheduler={}()".format(type(optimizer.lr_scheduler).__name__)
     for name, arrays in internals.parameter_arrays(module):
         if arrays[0].dtype not in (np.float32, np.float64) or arrays[0].stype != "default":
@@ -82,4 +95,10 @@ def control(
             "kvstore='local'".format(chosen)
         )
     workers.check_settable()
-    return StepControl(rule, optimizer, objective(), workers)
+    if not 0 <= optimizer.momentum < 1:
+        raise ValueError("{}: momentum={!r} must be at least 0 and less than 1".format(chosen, optimizer.momentum))
+    # A copy: one schedule may be given to several modules.
+    schedule = optimizer.lr_scheduler = copy.copy(schedule)
+    schedule.chooses_momentum = isinstance(schedule, AutoStep) and not momentum_is_given
+    momentum = None if schedule.chooses_momentum else optimizer.momentum
+    return StepControl(partial(rule_for, schedule, momentum), optimizer, objective(), workers)

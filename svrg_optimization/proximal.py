@@ -7,7 +7,7 @@ Imports nothing of mxnet but ``mxnet.optimizer``, as parameter servers need it.
 """
 
 import numbers
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional, Sequence
 
 from mxnet import optimizer as opt
 
@@ -108,10 +108,9 @@ class ProximalSGD(opt.Optimizer):
 
     def prox(self, index: Any, z: Any, step: float) -> Any:
         r""":math:`\mathrm{prox}_{\eta R}(z)` of the parameter with this index, for a step :math:`\eta`."""
-        multiplier = self._multiplier(index)
-        if not (multiplier and (self.l1 or self.nonnegative)):
+        if not self.has_kinks(index):
             return z
-        threshold = step * self.l1 * multiplier
+        threshold = step * self.l1 * self._multiplier(index)
         kept, direction = self._kept(z, threshold)
         # The sum has no -0.
         return kept * (z - threshold * direction) + 0.0
@@ -123,24 +122,34 @@ class ProximalSGD(opt.Optimizer):
 
         `gradient` is the objective's, whose regularizer is the optimizer's divided by the `scale` s.
         """
-        multiplier = self._multiplier(index)
-        if not (multiplier and (self.l1 or self.nonnegative)):
+        if not self.has_kinks(index):
             return gradient
-        weighted = self.l1 * multiplier / scale
+        weighted = self.l1 * self._multiplier(index) / scale
         kept, direction = self._kept(weight - step * gradient, step * weighted)
         # What the formula says in both cases, but not by its difference: of a short step that would be rounding.
         return kept * (gradient + weighted * direction) + (1 - kept) * (weight / step)
 
+    def has_kinks(self, index: Any) -> bool:
+        """Whether this parameter has a regularizer that isn't smooth."""
+        return bool((self.l1 or self.nonnegative) and self._multiplier(index))
+
+    def penalty(self, index: Any, weight: Any, scale: float) -> float:
+        """The regularizer of a weight, divided by the `scale`."""
+        weighted = self.l1 * self._multiplier(index) / scale
+        if not weighted:
+            return 0.0
+        sizes = weight.astype("float64").abs() if self.group is None else self._sizes_of_groups(weight)
+        return weighted * float(sizes.sum().asscalar())
+
+    def _sizes_of_groups(self, z: Any) -> Any:
+        # Squares in float64: a group may be large, or of float16.
+        axis = 0 if self.group == "rows" else 1
+        return z.astype("float64").norm(axis=[k for k in range(len(z.shape)) if k != axis], keepdims=True)
+
     def _kept(self, z: Any, threshold: float) -> Any:
         """Which numbers the prox leaves, as 1 and 0; and the direction in which it makes these smaller."""
-        # Squares in float64: a group may be large, or of float16.
         positive = z.relu() if self.nonnegative else z
-        if self.group is None:
-            sizes = positive.abs()
-        else:
-            axis = 0 if self.group == "rows" else 1
-            others = [k for k in range(len(z.shape)) if k != axis]
-            sizes = positive.astype("float64").norm(axis=others, keepdims=True).astype(z.dtype)
+        sizes = positive.abs() if self.group is None else self._sizes_of_groups(positive).astype(z.dtype)
         kept = (sizes > threshold) * (z > 0) if self.nonnegative else (sizes > threshold) * (z == z)
         return kept, positive / (sizes + (sizes == 0))
 
@@ -153,6 +162,20 @@ class ProximalSGD(opt.Optimizer):
         finally:
             self.wd = decay
         return float(multiplier)
+
+
+def kinks(optimizer: Any, keys: Mapping[str, Any]) -> Sequence[str]:
+    """The names of the parameters whose regularizer isn't smooth at 0, in each number for itself or in groups."""
+    if not (hasattr(optimizer, "residual") and (optimizer.l1 or optimizer.nonnegative)):
+        return []
+    return [name for name, key in keys.items() if optimizer.has_kinks(key)]
+
+
+def penalty(optimizer: Any, keys: Mapping[str, Any], scale: float) -> Optional[Callable[..., float]]:
+    """`ProximalSGD.penalty` by a parameter's name and weight; None of an optimizer without one."""
+    if not hasattr(optimizer, "penalty"):
+        return None
+    return lambda name, weight: float(optimizer.penalty(keys[name], weight, scale))
 
 
 def residual(optimizer: Any, keys: Mapping[str, Any], scale: float) -> Optional[Callable[..., Any]]:

@@ -20,9 +20,22 @@ OPTIMIZERS = ("sgd", "nag", "proximalsgd")
 class StepSize(lr_scheduler.LRScheduler):
     """A learning rate that an `SVRGModule` sets: `base_lr` is what it has come to."""
 
+    # Whether the momentum is chosen, too: then the optimizer's isn't the user's.
+    chooses_momentum = False
+
     def __call__(self, num_update: int) -> float:
-        """The learning rate, whatever the number of updates."""
+        """The learning rate, whatever the number of updates. RuntimeError if there is none yet."""
+        if not self.base_lr:
+            raise RuntimeError(
+                "{}() has no learning rate yet: it is chosen from what the snapshots of an SVRGModule show. A plain "
+                "Module can't use it; in a loop of your own, call update_full_grads() before the first forward()"
+                "".format(type(self).__name__)
+            )
         return float(self.base_lr)
+
+    def begin_anew(self) -> None:
+        """Forget which rate it had come to."""
+        self.base_lr = 0.0
 
 
 class AutoStep(StepSize):
@@ -115,6 +128,12 @@ class BarzilaiBorwein(StepSize):
         if isinstance(base_lr, bool) or not isinstance(base_lr, numbers.Real) or not 0 < base_lr < float("inf"):
             raise ValueError("base_lr={!r} must be a positive number: the first learning rate".format(base_lr))
         super().__init__(base_lr=float(base_lr))
+        self.first: float = 0.0
+
+    def begin_anew(self) -> None:
+        """Take the first rate again."""
+        # An optimizer's learning_rate may have been put in the place of what the constructor got.
+        self.first = self.base_lr = self.first or self.base_lr
 
 
 def chosen_by(optimizer: Any) -> Any:

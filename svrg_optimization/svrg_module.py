@@ -366,7 +366,23 @@ class SVRGModule(Module):
             raise RuntimeError(
                 "init_params() or set_params() was called too early: call bind(data_shapes, label_shapes) first"
             )
+        is_set = (force_init or not self.params_initialized) and not internals.is_own_copy(self, arg_params)
         super().init_params(initializer, arg_params, aux_params, allow_missing, force_init, allow_extra)
+        if is_set:
+            self._note_new_weights()
+
+    def set_params(
+        self, arg_params: Arrays, aux_params: Arrays, allow_missing: bool = False, force_init: bool = True,
+        allow_extra: bool = False,
+    ) -> None:  # fmt: skip
+        """Set the weights, as ``Module.set_params``; a snapshot stays. RuntimeError before bind()."""
+        super().set_params(arg_params, aux_params, allow_missing, force_init, allow_extra)
+        if allow_missing:
+            self._note_new_weights()
+
+    def _note_new_weights(self) -> None:
+        if self._steps is not None:
+            self._steps.note_move()
 
     def get_params(self) -> Tuple[Arrays, Arrays]:
         """The weights and auxiliary states, as ``Module.get_params``."""
@@ -468,7 +484,7 @@ class SVRGModule(Module):
         return Objective(
             self._decays(), self._moving(), self._scale(),
             internals.as_taken(optimizer, optimizer.rescale_grad),
-            internals.epsilon(self), self._residual(),
+            internals.epsilon(self), *self._regularizer(),
         )  # fmt: skip
 
     def _objective_in_words(self) -> List[Any]:
@@ -477,9 +493,12 @@ class SVRGModule(Module):
         regularizer = [getattr(optimizer, name, None) for name in ("l1", "group", "nonnegative")]
         return [sorted(self._decays().items()), regularizer, self._scale()]
 
-    def _residual(self) -> Optional[Callable[..., mx.nd.NDArray]]:
+    def _regularizer(self) -> Tuple[Optional[Callable[..., Any]], Optional[Callable[..., Any]], Sequence[str]]:
+        """The prox-gradient residual, the penalty, and the parameters of a regularizer that isn't smooth, if any."""
         keys = {each.name: each.keys[0] for each in internals.updated_parameters(self)}
-        return proximal.residual(self._users_optimizer(), keys, self._scale())
+        optimizer, scale = self._users_optimizer(), self._scale()
+        residual, penalty = (make(optimizer, keys, scale) for make in (proximal.residual, proximal.penalty))
+        return residual, penalty, proximal.kinks(optimizer, keys)
 
     def _point(self) -> Optional[Point]:
         """The snapshot, if there is one."""
@@ -711,6 +730,9 @@ class SVRGModule(Module):
         # A module that shares the weights may have changed them.
         internals.take_weights_of_devices(self)
         weights = super().get_params()
+        if self._steps is not None and not self._steps.is_of(self._users_optimizer()):
+            # The user has given the optimizer another schedule, or none.
+            self._steps = None
         if self._steps is not None:
             self._steps.leave(self._objective(), self._point())
 
@@ -719,6 +741,8 @@ class SVRGModule(Module):
             totals, own = self._full_pass(out_grads).run(source, batch_end_callback, epoch)
             self._clock.evaluated(own)
             samples = self._workers.samples(own)
+            if self._steps is not None and self._snapshot.samples not in (None, samples):
+                self._steps.begin_anew()
             mu = full_gradient.mean(totals, samples, self._workers.sum)
             norms = _finite_norms(mu[0], epoch)
             if self._steps is not None:
@@ -730,7 +754,7 @@ class SVRGModule(Module):
         try:
             self._snapshot.move(self._mod_aux, weights, compute, epoch)
         except (Worse, FloatingPointError):
-            if self._steps is None or not self._snapshot.taken:
+            if self._steps is None or not self._steps.may_go_back:
                 raise
             self._go_back(self._steps, epoch)
             return
@@ -754,7 +778,7 @@ class SVRGModule(Module):
         weights, samples = self._mod_aux.get_params()[0], self._snapshot.samples
         mu = {name: array for name, array in self._snapshot.full_gradient[0].items() if name in moving}
         decays = {name: decay for name, decay in self._decays().items() if name in moving}
-        rate, residual = internals.learning_rate(optimizer, steps), self._residual()
+        rate, residual = internals.learning_rate(optimizer, steps), self._regularizer()[0]
         if residual is not None:
             of_step = partial(residual, step=float(rate or 1))
             gradient_norm, bound = objective.residual_norm(mu, weights, decays, of_step), None
@@ -873,6 +897,8 @@ class SVRGModule(Module):
             other_data = epoch == begin_epoch and self._snapshot.taken and not self._is_of(source.data)
             if epoch == begin_epoch:
                 self._progress.minimize(self._objective_in_words(), other_data)
+                if other_data and self._steps is not None:
+                    self._steps.begin_anew()
                 steps = self._agree_on_steps(train_data, begin_epoch, num_epoch, other_data)
             number = self._snapshot.number
             if other_data or not self._snapshot.taken or self._schedule.due(self._clock):

@@ -240,6 +240,11 @@ def _hold_the_same(arrays: List[Any]) -> bool:
     return all(np.array_equal(first, other, equal_nan=True) for other in others)
 
 
+def is_own_copy(module: Any, arg_params: Any) -> bool:
+    """Whether these weights are the module's own copy, which ``get_params`` gives away."""
+    return arg_params is not None and arg_params is module._arg_params
+
+
 def keep_own_copy(module: Any) -> None:
     """Let the module's own copy of its weights stand, whatever its devices hold."""
     module._params_dirty = False

@@ -23,6 +23,8 @@ _PROBE = 1e-4
 _LOWEST_DIAL, _HIGHEST_DIAL = 1e-3, 10.0
 # A smoothness that isn't seen again is forgotten by and by.
 _FORGET = 0.9
+# By how much a period that ended badly may raise the smoothness.
+_MOST_AT_ONCE = 10.0
 # Directions of less curvature than this part of the largest are left out of the Newton step.
 _FLAT = 1e-4
 # How many moves long the Newton step may be.
@@ -53,6 +55,8 @@ class AutoStepRule(StepRule):
         self.rests = momentum is not None
         # L; the dial; the largest secant of this period; the Newton step's coefficients, one for each pair.
         self._smoothness, self._dial, self._seen = 0.0, 1.0, 0.0
+        # L when this period began; in the first period, the first secant.
+        self._at_begin = 0.0
         self._coefficients: List[float] = []
         self._pairs: List[Pair] = []
         self._shift: Optional[Any] = None
@@ -73,12 +77,13 @@ class AutoStepRule(StepRule):
 
     def begin(self, place: Place) -> None:
         """Take a first step of a length that shows the smoothness."""
-        length = norm(place.gradient)
-        self.rate = _PROBE / length if length > 0 else _PROBE
+        slope, length = norm(place.gradient), max(_PROBE, 100 * place.rounding)
+        self.rate = length / slope if slope > 0 else length
 
     def see(self, secant: float) -> None:
         """Shorten the step if the objective is less smooth than it seemed."""
         self._seen = max(self._seen, secant)
+        self._at_begin = self._at_begin or secant
         if self._seen > self._smoothness:
             self._smoothness = self._seen
             self._set_rate()
@@ -118,7 +123,8 @@ class AutoStepRule(StepRule):
         """Begin a period."""
         self._dial, self._smoothness, *self._coefficients = numbers
         move = self._move or _Move.between(old, new)
-        self._pairs, self._move, self._seen = self._pairs_with(move, new.free, new.rounding), None, 0.0
+        self._pairs, self._move = self._pairs_with(move, new.free, new.rounding), None
+        self._seen, self._at_begin = 0.0, self._smoothness
         self._shift = self._newton_step_taken()
         self._set_rate()
 
@@ -130,7 +136,21 @@ class AutoStepRule(StepRule):
     def go_back(self) -> None:
         """Begin the period anew, from rest and with a quarter of the step."""
         self._dial = max(self._dial / 4, _LOWEST_DIAL)
+        # What was seen far out, where the step should never have gone, counts in part.
+        self._smoothness = min(self._smoothness, _MOST_AT_ONCE * self._at_begin)
         self._pairs, self._coefficients, self._seen, self._shift = [], [], 0.0, None
+        if not self._smoothness:
+            self.rate /= 4
+        self._set_rate()
+
+    def stay(self) -> None:
+        """Begin a period as the last one was, without a Newton step."""
+        self._coefficients, self._seen, self._shift = [], 0.0, None
+
+    def move_elsewhere(self) -> None:
+        """Begin a period somewhere else, as the user wants: how far the last steps got says nothing there."""
+        self.stay()
+        self._dial = max(self._dial, 1.0)
         self._set_rate()
 
     def shift(self) -> Optional[Any]:
@@ -143,6 +163,7 @@ class AutoStepRule(StepRule):
         """What `restore` takes."""
         return {
             "rate": self.rate, "dial": self._dial, "smoothness": self._smoothness, "seen": self._seen,
+            "at_begin": self._at_begin,
             "coefficients": list(self._coefficients),
             "moves": {str(k): move for k, (move, _) in enumerate(self._pairs)},
             "changes": {str(k): change for k, (_, change) in enumerate(self._pairs)},
@@ -151,7 +172,8 @@ class AutoStepRule(StepRule):
     def restore(self, state: Dict[str, Any]) -> None:
         """Go on from a state."""
         self.rate, self._dial, self._smoothness = state["rate"], state["dial"], state["smoothness"]
-        self._seen, self._coefficients = state["seen"], list(state["coefficients"])
+        self._seen, self._at_begin = state["seen"], state["at_begin"]
+        self._coefficients = list(state["coefficients"])
         moves, changes = state["moves"], state["changes"]
         self._pairs = [(moves[str(k)], changes[str(k)]) for k in range(len(moves))]
         self._shift = self._newton_step_taken()

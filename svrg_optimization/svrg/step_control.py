@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 import mxnet as mx
 import numpy as np
 
-from ..step_sizes import AutoStep, StepSize, chosen_by
+from ..step_sizes import AutoStep, StepSize
 from .auto_step import AutoStepRule
 from .barzilai_borwein import BarzilaiBorweinRule
 from .estimator import Gradients
@@ -18,6 +18,10 @@ from .step_rule import Place, StepRule, norm
 _EVERY = 8
 # Below so many roundings of the weights, a difference of weights says nothing.
 _ROUNDINGS = 10
+# So many roundings of the largest residual: training has come to rest.
+_AT_REST = 100
+# What a snapshot shows: it is worse; it is to be followed; nothing.
+_WORSE, _FOLLOW, _STAY = 0, 1, 2
 
 
 class Objective(NamedTuple):
@@ -25,7 +29,8 @@ class Objective(NamedTuple):
 
     `decays` and `multipliers` of the learning rate are by parameter. A step's gradient is `rescale` times the sum over
     a batch, and `scale` times the objective's. `residual`, if a regularizer isn't smooth, takes a parameter's name,
-    weight, gradient, and a step. `epsilon` is a rounding of the weights.
+    weight, gradient, and a step; `penalty` a name and weight; `kinks` are the parameters that have one. `epsilon`
+    is a rounding of the weights.
     """
 
     decays: Mapping[str, float]
@@ -34,16 +39,22 @@ class Objective(NamedTuple):
     rescale: float
     epsilon: float
     residual: Optional[Callable[[str, Any, Any, float], Any]] = None
+    penalty: Optional[Callable[[str, Any], float]] = None
+    kinks: Sequence[str] = ()
 
 
-def rule_for(optimizer: Any, momentum_is_given: bool) -> Optional[StepRule]:
-    """The rule by which an optimizer's steps are chosen; None if it has a rate like any other."""
-    schedule = chosen_by(optimizer)
-    if schedule is None:
-        return None
+def rule_for(schedule: StepSize, momentum: Optional[float]) -> StepRule:
+    """A new rule for a schedule; `momentum` is the user's, or None if it is to be chosen, too."""
     if isinstance(schedule, AutoStep):
-        return AutoStepRule(schedule.pairs, optimizer.momentum if momentum_is_given else None)
-    return BarzilaiBorweinRule(schedule.base_lr, optimizer.momentum)
+        return AutoStepRule(schedule.pairs, momentum)
+    return BarzilaiBorweinRule(schedule.base_lr, momentum or 0.0)
+
+
+def _moving(objective: Objective, point: Point) -> List[str]:
+    """The parameters that move, in the order of the vectors."""
+    return [
+        name for name, multiplier in objective.multipliers.items() if multiplier > 0 and name in point.full_gradient
+    ]
 
 
 class Worse(Exception):
@@ -57,16 +68,26 @@ class StepControl:
     ----------
     objective : Objective
         What the optimizer minimizes. Whoever takes a snapshot sets it anew.
+    has_begun : bool
+        Whether there has been a snapshot.
     is_broken : bool
         Whether a step has shown that the weights aren't finite any more.
     shift_is_due : bool
         Whether the period begins somewhere else than at the snapshot, and nobody has taken the weights there.
     """
 
-    def __init__(self, rule: StepRule, optimizer: Any, objective: Objective, workers: Any) -> None:
-        self._rule, self._tuned, self.objective, self._workers = rule, optimizer, objective, workers
+    def __init__(
+        self, make_rule: Callable[[], StepRule], optimizer: Any, objective: Objective, workers: Any
+    ) -> None:  # fmt: skip
+        self._make_rule, self._tuned, self.objective, self._workers = make_rule, optimizer, objective, workers
         self._schedule: StepSize = optimizer.lr_scheduler
         self._secants = Secants()
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Know nothing: of other data, or other parameters."""
+        self._schedule.begin_anew()
+        self._rule, self.has_begun = self._make_rule(), False
         # The parameters that move, in the order of the vectors.
         self._names: List[str] = []
         # The steps of this period; whether it is the first; which moves are roundings.
@@ -76,12 +97,22 @@ class StepControl:
         self._squares: Optional[Callable[[], Mapping[str, Sequence[float]]]] = None
         self._sum: Optional[Tuple[Callable[[], float], float]] = None
         self.shift_is_due, self.is_broken = False, False
+        # Whether the user has set the weights since the last snapshot; the largest residual of a snapshot.
+        self._was_moved, self._largest = False, 0.0
         # While a snapshot is taken: the old and the new place, and what follows.
         self._old: Optional[Place] = None
         self._new: Optional[Place] = None
-        self._numbers: List[float] = []
-        if rule.momentum is not None:
-            optimizer.momentum = rule.momentum
+        self._verdict, self._numbers = _FOLLOW, [0.0]
+        if self._rule.momentum is not None:
+            self._tuned.momentum = self._rule.momentum
+
+    def is_of(self, optimizer: Any) -> bool:
+        """Whether this optimizer's rate is still the one that is chosen here."""
+        return optimizer.lr_scheduler is self._schedule
+
+    def note_move(self) -> None:
+        """The user has set the weights."""
+        self._was_moved, self.shift_is_due, self.is_broken = True, False, False
 
     @property
     def rests(self) -> bool:
@@ -92,51 +123,78 @@ class StepControl:
 
     def leave(self, objective: Objective, old: Optional[Point]) -> None:
         """A snapshot is about to be taken; `old` is the last one."""
+        self._finish_measuring()
         self.objective = objective
-        self._old = None if old is None else self._place(old)
+        names = [] if old is None else _moving(objective, old)
+        if self.has_begun and names != self._names:
+            self.begin_anew()
+        self._old = None
+        if old is not None and self.has_begun and not self._was_moved:
+            self._names = names
+            self._old = self._place(old)
+
+    @property
+    def may_go_back(self) -> bool:
+        """Whether the last snapshot is one that can be gone back to."""
+        return self._old is not None
 
     def arrive(self, new: Point) -> None:
         """The new snapshot's full gradient is known. Raises `Worse`, on all workers, if it is worse than the last."""
-        place, self._numbers = self._place(new), []
+        self._names = _moving(self.objective, new)
+        self._new = place = self._place(new)
+        size = norm(place.residual)
+        self._largest = max(self._largest, size if math.isfinite(size) else 0.0)
         if self._old is not None:
-            self._finish_measuring()
-            numbers = [] if self.is_broken else self._rule.decide(self._old, place, self._steps)
-            self._numbers = self._workers.of_first(numbers)
-            if not self._numbers:
+            verdict, *self._numbers = self._workers.of_first(self._decide(self._old, place, size))
+            self._verdict = int(verdict)
+            if self._verdict == _WORSE:
                 raise Worse
-        self._new = place
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether there is a rate."""
-        return self._rule.rate > 0
+    def _decide(self, old: Place, new: Place, size: float) -> List[float]:
+        """What to do, and the numbers for the rule to follow."""
+        if self._steps == 0 or size <= _AT_REST * self.objective.epsilon * self._largest:
+            return [_STAY]
+        numbers = [] if self.is_broken else self._rule.decide(old, new, self._steps)
+        return [_FOLLOW, *numbers] if numbers else [_WORSE]
 
     def begin_period(self) -> None:
         """The snapshot has been taken."""
         assert self._new is not None
-        if self._old is None or not self.has_begun:
-            self._rule.begin(self._new)
+        old, new, self._old, self._new = self._old, self._new, None, None
+        if old is not None and self._verdict == _STAY and self._steps == 0:
+            # Two snapshots of the same weights.
+            return
+        if not self.has_begun:
+            self._rule.begin(new)
+        elif old is None:
+            self._rule.move_elsewhere()
+        elif self._verdict == _STAY:
+            self._rule.stay()
         else:
             self._is_first = False
-            self._rule.follow(self._numbers, self._old, self._new)
-        self.shift_is_due = self._rule.shift() is not None
-        self._steps, self._rounding = 0, self._new.rounding
-        self._old = self._new = None
+            self._rule.follow(self._numbers, old, new)
+        self.has_begun, self.shift_is_due = True, self._rule.shift() is not None
+        self._steps, self._rounding, self._was_moved = 0, new.rounding, False
         self._set_rate()
 
     def _place(self, point: Point) -> Place:
         """A snapshot's weights and gradients as vectors."""
         objective, mu = self.objective, point.full_gradient
-        self._names = [name for name, multiplier in objective.multipliers.items() if multiplier > 0 and name in mu]
         parts = [(name, point.weights[name].asnumpy().ravel(), mu[name].asnumpy().ravel()) for name in self._names]
         weights = self._joined([weight for _, weight, _ in parts], -0.5)
         gradients = [of_loss + objective.decays.get(name, 0.0) * weight for name, weight, of_loss in parts]
         gradient = residual = self._joined(gradients, 0.5)
-        free = None
-        if objective.residual is not None and self._rule.rate > 0:
-            residual = self._joined([self._residual(name, point.weights[name], mu[name]) for name in self._names], 0.5)
-            free = (weights != 0).astype(weights.dtype)
-        return Place(weights, gradient, residual, free, _ROUNDINGS * objective.epsilon * norm(weights))
+        free, penalty = None, 0.0
+        if objective.residual is not None and objective.penalty is not None and objective.kinks:
+            penalty = sum(objective.penalty(name, point.weights[name]) for name in self._names)
+            if self._rule.rate > 0:
+                parts_of_residual = [self._residual(name, point.weights[name], mu[name]) for name in self._names]
+                residual = self._joined(parts_of_residual, 0.5)
+                free = np.concatenate([
+                    (weight != 0 if name in objective.kinks else weight == weight).astype(weights.dtype)
+                    for name, weight, _ in parts
+                ])  # fmt: skip
+        return Place(weights, gradient, residual, free, _ROUNDINGS * objective.epsilon * norm(weights), penalty)
 
     def _joined(self, parts: List[Any], power: float) -> Any:
         """One vector. A parameter's own learning rate is the rate of all in other coordinates."""
@@ -177,7 +235,11 @@ class StepControl:
             # NumPy takes less time here than mxnet's operators.
             weight, factor = weights[name].asnumpy(), self.objective.multipliers[name] ** 0.5
             part = shift[start : start + weight.size].reshape(weight.shape)
-            found[name] = mx.nd.from_numpy(weight + (part * weight.dtype.type(factor)).astype(weight.dtype))
+            shifted = weight + (part * weight.dtype.type(factor)).astype(weight.dtype)
+            if name in self.objective.kinks:
+                # The regularizer isn't smooth across 0.
+                shifted[shifted * weight < 0] = 0
+            found[name] = mx.nd.from_numpy(shifted)
             start += weight.size
         return found
 
@@ -248,6 +310,7 @@ class StepControl:
             **{name: _saved(value) for name, value in self._rule.state().items()},
             "rule": type(self._rule).__name__, "names": self._names, "steps": self._steps,
             "is_first": self._is_first, "rounding": self._rounding,
+            "has_begun": self.has_begun, "was_moved": self._was_moved, "largest": self._largest,
             "squares": None if self._squares is None else self._squares(),
             "sum": None if self._sum is None else [self._sum[0](), self._sum[1]],
             "shift_is_due": self.shift_is_due, "is_broken": self.is_broken,
@@ -256,15 +319,17 @@ class StepControl:
     def restore(self, state: Dict[str, Any]) -> None:
         """Go on from a state, unless that is another rule's, or of other parameters."""
         names = [name for name, multiplier in self.objective.multipliers.items() if multiplier > 0]
-        if state.get("rule") != type(self._rule).__name__ or state["names"] != names:
+        is_known = state.get("rule") == type(self._rule).__name__ and state["names"] == names and state["has_begun"]
+        if not is_known:
             return
-        self._names = names
+        self._names, self.has_begun = names, True
         self._rule.restore({name: _restored(value) for name, value in state.items()})
         self._steps, self._is_first, self._rounding = state["steps"], state["is_first"], state["rounding"]
         squares, total = state["squares"], state["sum"]
         self._squares = None if squares is None else lambda: squares
         self._sum = None if total is None else ((lambda: total[0]), total[1])
         self.shift_is_due, self.is_broken = state["shift_is_due"], state["is_broken"]
+        self._was_moved, self._largest = state["was_moved"], state["largest"]
         self._set_rate()
 
 

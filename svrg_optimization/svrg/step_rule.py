@@ -21,6 +21,7 @@ class Place(NamedTuple):
     `gradient` is that of the smooth part of the objective, :math:`\mu + \lambda w`. `residual` is 0 at the minimum: the
     gradient itself, or with a regularizer that isn't smooth the prox-gradient residual. `free` are the coordinates
     near which the objective is smooth, None if that are all. Weights closer than `rounding` can't be told apart.
+    `penalty` is the part of the objective that isn't smooth.
     """
 
     weights: Any
@@ -28,6 +29,7 @@ class Place(NamedTuple):
     residual: Any
     free: Optional[Any] = None
     rounding: float = 0.0
+    penalty: float = 0.0
 
 
 def dot(a: Any, b: Any) -> float:
@@ -49,10 +51,11 @@ def norm(a: Any) -> float:
 def is_worse(old: Place, new: Place) -> bool:
     r"""Whether the objective has grown between two snapshots, and its gradient more than doubled; or isn't finite.
 
-    By the trapezoid rule the objective has changed by :math:`(r + r_0) \cdot (w - w_0) / 2`.
+    By the trapezoid rule its smooth part has changed by :math:`(g + g_0) \cdot (w - w_0) / 2`.
     """
     move = new.weights - old.weights
-    change, here, there = dot(new.residual + old.residual, move) / 2, norm(new.residual), norm(old.residual)
+    change = dot(new.gradient + old.gradient, move) / 2 + new.penalty - old.penalty
+    here, there = norm(new.residual), norm(old.residual)
     if not (math.isfinite(change) and math.isfinite(here)):
         return True
     return change > 0 and here > 2 * there and norm(move) > new.rounding
@@ -88,9 +91,15 @@ class StepRule(abc.ABC):
     def follow(self, numbers: Sequence[float], old: Place, new: Place) -> None:
         """Go on from a new snapshot."""
 
+    def stay(self) -> None:  # noqa: B027 - a rule may have nothing to end
+        """A period ends that has shown nothing."""
+
     @abc.abstractmethod
     def go_back(self) -> None:
         """The period that has ended, or is under way, made things worse: it begins anew at the snapshot."""
+
+    def move_elsewhere(self) -> None:  # noqa: B027
+        """The user has set the weights: a period begins there."""
 
     def shift(self) -> Optional[Any]:
         """How far from the snapshot the coming period begins; None for nothing."""
