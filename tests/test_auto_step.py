@@ -293,3 +293,211 @@ def test_it_is_one_schedule_for_those_who_borrow():
     alone = ready(problem, weights, train, optimizer_params={"learning_rate": "auto", "wd": WD})
     for actual, wanted in zip(train_steps(sharer, train, 6), train_steps(alone, iterator(problem, data, 4), 6)):
         assert_same(actual, wanted)
+
+
+# ------------------------------------------------------------------------------------------------ found by fresh eyes
+
+
+def least_squares(n=80, d=4, seed=0, scale=1.0):
+    """Data, and a function of the weights: the norm of the objective's gradient, with the decay given."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, d))
+    return x, scale * (x @ rng.normal(size=(d, 1)) + 0.3 * rng.normal(size=(n, 1)))
+
+
+def linear(loss=None):
+    scores = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=1, no_bias=True, name="fc")
+    return mx.sym.LinearRegressionOutput(scores, mx.sym.Variable("softmax_label")) if loss is None else loss(scores)
+
+
+def fit_least_squares(
+    module, x, y, epochs, batch_size=8, dtype=np.float64, start=0.0, optimizer="sgd", params=(), **kw
+):
+    weights = {"fc_weight": nd(np.full((1, x.shape[1]), start), dtype)}
+    module.fit(mx.io.NDArrayIter(nd(x, dtype), nd(y, dtype), batch_size), num_epoch=epochs, eval_metric="mse",
+               arg_params=weights, aux_params={}, optimizer=optimizer,
+               optimizer_params={"learning_rate": "auto", **dict(params)}, **kw)  # fmt: skip
+    return module.get_params()[0]["fc_weight"].asnumpy().ravel().astype(float)
+
+
+def gap(w, x, y, wd=0.0):
+    """The norm of the gradient of least squares with decay."""
+    return np.linalg.norm(x.T @ (x @ w - y.ravel()) / len(x) + wd * w)
+
+
+@pytest.mark.parametrize("same_distribution", [True, False])
+def test_other_data_are_learned_anew(same_distribution):
+    module = SVRGModule(linear(), update_freq=1)
+    for seed in range(3):
+        x, y = least_squares(seed=seed, scale=1.0 if same_distribution else 10.0**seed)
+        w = fit_least_squares(module, x, y, 25, params={"wd": 0.01})
+        assert gap(w, x, y, 0.01) < 1e-9 * np.abs(y).max()
+
+
+def test_weights_that_the_user_sets_are_kept():
+    x, y = least_squares()
+    module, far = SVRGModule(linear(), update_freq=1), np.array([[50.0, -30.0, 20.0, 10.0]])
+    train = mx.io.NDArrayIter(nd(x), nd(y), 8)
+    fit_least_squares(module, x, y, 15)
+    module.set_params({"fc_weight": nd(far)}, {})
+    module.update_full_grads(train)
+    np.testing.assert_array_equal(module.get_params()[0]["fc_weight"].asnumpy(), far)
+    module.set_params({"fc_weight": nd(far + 1)}, {})
+    module.forward_backward(next(train))
+    np.testing.assert_array_equal(module.get_params()[0]["fc_weight"].asnumpy(), far + 1)
+    seen = []
+    fit_least_squares(module, x, y, 1, start=7.0, force_init=True, batch_end_callback=lambda param: seen.append(
+        module.get_params()[0]["fc_weight"].asnumpy()))  # fmt: skip
+    np.testing.assert_allclose(seen[0], 7.0, atol=1)
+    assert gap(fit_least_squares(module, x, y, 25), x, y) < 1e-9
+
+
+@pytest.mark.parametrize("batch_size", [60, 20])
+@pytest.mark.parametrize("params", [
+    {"l1": 0.1}, {"l1": 0.1, "momentum": 0.9}, {"l1": 0.05, "nonnegative": True, "momentum": 0.5},
+    {"l1": 0.1, "group": "columns", "momentum": 0.9},
+], ids=str)  # fmt: skip
+def test_a_regularizer_that_is_not_smooth(params, batch_size):
+    """In the middle of the path of the Lasso, where the Newton step must leave zeros alone."""
+    rng = np.random.default_rng(9019)
+    x = rng.normal(size=(60, 20)) @ (np.eye(20) + 0.3 * rng.normal(size=(20, 20)))
+    y = x[:, :3].sum(1, keepdims=True) + 0.2 * rng.normal(size=(60, 1))
+    module = SVRGModule(linear(), update_freq=1)
+    w = fit_least_squares(module, x, y, 150, batch_size, optimizer="proximalsgd", params=params)
+    z = w - x.T @ (x @ w - y.ravel()) / len(x)
+    wanted = np.sign(z) * np.maximum(np.abs(z) - params["l1"], 0)
+    wanted = np.maximum(wanted, 0) if params.get("nonnegative") else wanted
+    np.testing.assert_allclose(w, wanted, atol=1e-7)
+    assert (w == 0).any()
+
+
+def test_a_snapshot_without_steps_changes_nothing():
+    problem, data, weights = problem_of("softmax")
+
+    def steps(times):
+        train = iterator(problem, data, 4)
+        module = ready(problem, weights, train, optimizer_params={"learning_rate": "auto", "wd": WD})
+        for _ in range(6):
+            for _ in range(times):
+                module.update_full_grads(train)
+            for batch in train:
+                module.forward_backward(batch)
+                module.update()
+                yield weights_of(module)
+            train.reset()
+
+    for actual, wanted in zip(steps(3), steps(1)):
+        assert_same(actual, wanted)
+
+
+def test_what_was_seen_far_out_does_not_stop_training():
+    """The gradients of an exponential loss grow to 1e85 where the first steps go."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(80, 3)) * 2
+    counts = rng.poisson(np.exp(np.clip(x @ [0.5, -0.3, 0.8], None, 4)))[:, None].astype(float)
+
+    def loss(scores):
+        label = mx.sym.Variable("softmax_label")
+        return mx.sym.MakeLoss(mx.sym.exp(scores) - label * scores)
+
+    def objective(w):
+        z = x @ w
+        return np.mean(np.exp(z) - counts.ravel() * z)
+
+    module = SVRGModule(linear(loss), update_freq=1)
+    module.fit(mx.io.NDArrayIter(nd(x), nd(counts), 8), num_epoch=200, eval_metric=mx.metric.Loss(), aux_params={},
+               arg_params={"fc_weight": nd([[2.0, -2.0, 2.0]])}, optimizer_params={"learning_rate": "auto"})  # fmt: skip
+    w = module.get_params()[0]["fc_weight"].asnumpy().ravel()
+    # A smoothness of 1e12, which is true at the start, is forgotten by a tenth a snapshot.
+    assert objective(w) < 1e-4 * objective(np.array([2.0, -2.0, 2.0]))
+
+
+def test_nan_in_other_data_is_an_error_and_no_divergence():
+    x, y = least_squares()
+    module = SVRGModule(linear(), update_freq=1)
+    fit_least_squares(module, x, y, 10)
+    x[11, 2] = np.nan
+    with pytest.raises(FloatingPointError, match="look for NaN in the data"):
+        fit_least_squares(module, x, y, 10)
+
+
+def test_parameters_may_be_frozen_and_set_free():
+    problem, data, weights = problem_of("linear")
+    module = SVRGModule(symbol(problem), update_freq=1)
+    for multiplier, epochs in ((1.0, 5), (0.0, 5), (0.01, 5), (1.0, 60)):
+        if module.optimizer_initialized:
+            module._users_optimizer().set_lr_mult({"fc_bias": multiplier})
+        fit(module, data, problem, epochs, optimizer_params={"learning_rate": "auto", "wd": WD}, eval_metric="mse")
+    assert gradient_norm(problem, module, data, WD) < 1e-9
+
+
+@pytest.mark.parametrize("dtype, far", [(np.float32, 1e5), (np.float64, 1e12)])
+def test_the_first_step_is_no_rounding(dtype, far):
+    x, y = least_squares()
+    w = fit_least_squares(SVRGModule(linear(), update_freq=1), x, y, 60, dtype=dtype, start=far)
+    assert gap(w, x, y) < 1e-4
+
+
+def test_one_schedule_or_optimizer_for_several_modules():
+    x, y = least_squares()
+    schedule = AutoStep()
+    optimizer = mx.optimizer.SGD(lr_scheduler=schedule, rescale_grad=1 / 8)
+    alone = fit_least_squares(SVRGModule(linear(), update_freq=1), x, y, 6)
+    for _ in range(2):
+        module = SVRGModule(linear(), update_freq=1)
+        assert np.array_equal(
+            fit_least_squares(module, x, y, 6, optimizer=optimizer, params={"learning_rate": 0.1}), alone
+        )
+    by_name = {"lr_scheduler": schedule, "learning_rate": None}
+    modules = [SVRGModule(linear(), update_freq=1) for _ in range(2)]
+    for scale, module in zip((1.0, 30.0), modules):
+        fit_least_squares(module, x * scale, y, 6, params=by_name)
+    assert modules[0]._users_optimizer().learning_rate > 100 * modules[1]._users_optimizer().learning_rate
+    first = BarzilaiBorwein(0.01)
+    for _ in range(2):
+        module = SVRGModule(linear(), update_freq=1)
+        fit_least_squares(module, x, y, 3, params={"lr_scheduler": first, "learning_rate": None})
+        assert module.history[0].learning_rate == 0.01
+
+
+def test_a_schedule_that_the_user_takes_away_is_gone():
+    problem, data, weights = problem_of("softmax")
+    train = iterator(problem, data, 4)
+    module = ready(problem, weights, train, optimizer_params={"learning_rate": "auto"})
+    for _ in train_steps(module, train, 3):
+        pass
+    optimizer = module._users_optimizer()
+    optimizer.lr_scheduler, optimizer.lr, optimizer.momentum = None, 0.25, 0.5
+    for _ in train_steps(module, train, 6, begin_epoch=4):
+        pass
+    assert (optimizer.learning_rate, optimizer.momentum) == (0.25, 0.5)
+
+
+def test_at_rest_it_is_silent(caplog):
+    caplog.set_level("INFO")
+    x, y = least_squares()
+    module = SVRGModule(linear(), update_freq=1)
+    fit_least_squares(module, x, y, 150, params={"wd": 0.01})
+    assert not any("Training became worse" in message for message in caplog.messages)
+    assert len(module.history) == 150
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: dict(optimizer_params={"lr_scheduler": AutoStep}), r"lr_scheduler=AutoStep is the class; make one"),
+    (lambda: dict(optimizer=mx.optimizer.SGD(learning_rate="auto"), optimizer_params={}), "that is an instance"),
+    (lambda: dict(optimizer_params={"learning_rate": "auto", "momentum": 1.0}), "momentum=1.0 must be at least 0"),
+    (lambda: dict(optimizer_params={"learning_rate": 0.1, "lr_scheduler": AutoStep()}), "learning_rate=0.1 with lr_"),
+])  # fmt: skip
+def test_what_cannot_be_meant(make, message):
+    problem, data, weights = problem_of("softmax")
+    with pytest.raises(ValueError, match=message):
+        ready(problem, weights, iterator(problem, data, 4), **make())
+
+
+def test_a_plain_module_cannot_use_it():
+    problem, data, weights = problem_of("softmax")
+    train = iterator(problem, data, 4)
+    module = ready(problem, weights, train, module=mx.mod.Module, optimizer_params={"lr_scheduler": AutoStep()})
+    module.forward_backward(next(train))
+    with pytest.raises(RuntimeError, match="A plain Module can't use it"):
+        module.update()

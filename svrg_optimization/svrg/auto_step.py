@@ -135,9 +135,13 @@ class AutoStepRule(StepRule):
 
     def go_back(self) -> None:
         """Begin the period anew, from rest and with a quarter of the step."""
-        self._dial = max(self._dial / 4, _LOWEST_DIAL)
         # What was seen far out, where the step should never have gone, counts in part.
         self._smoothness = min(self._smoothness, _MOST_AT_ONCE * self._at_begin)
+        if self._dial > _LOWEST_DIAL:
+            self._dial = max(self._dial / 4, _LOWEST_DIAL)
+        else:
+            self._smoothness *= 4
+        self._at_begin = self._smoothness
         self._pairs, self._coefficients, self._seen, self._shift = [], [], 0.0, None
         if not self._smoothness:
             self.rate /= 4
