@@ -1,19 +1,24 @@
-"""SVRG against SGD on logistic regression: how far the loss is above its minimum, by gradient evaluations.
+"""SVRG against SGD on logistic regression, with steps that choose themselves: how far the loss is above its minimum.
 
     python logistic_regression.py [--dataset digits]
 
-At a constant step, SGD comes near the minimum and then wanders around it: the noise of its gradients doesn't shrink.
-SVRG's does, because it measures each batch's gradient against the gradient of the same batch at a snapshot, whose mean
-is known; so the same step takes it to the minimum, as far as the floating-point type can tell.
+With learning_rate='auto' nothing is to be tuned, and with tol training stops by itself. Beside it are constant steps:
+1/L, where L is the smoothness of a batch's loss, and ten times less and more. SGD takes 1/L, too: it comes near the
+minimum and then wanders around it, since the noise of its gradients doesn't shrink. SVRG's does, because it measures
+each batch's gradient against the gradient of the same batch at a snapshot, whose mean is known.
 
-You should see a table of f - f* (the loss less its minimum), where SVRG's columns keep falling and SGD's soon
-stops, and the same as a picture, svrg_logistic_regression.png.
+You should see a table of f - f* (the loss less its minimum), where 'auto' falls until it stops. A constant step needs
+the right size: 0.1/L is slow, and 10/L gets nowhere. Below the table is why 'auto' stopped, and its certificate: how
+far at most the loss is above the minimum, said without knowing the minimum. The true distance is beside it, and less.
+The same is in a picture, svrg_logistic_regression.png.
 
 Training is Module's own `fit`: SGD and SVRG differ in the class that is made, and in nothing else.
 """
 
 import argparse
+import itertools
 import time
+from typing import NamedTuple
 
 import _common
 import mxnet as mx
@@ -24,8 +29,8 @@ from sklearn.datasets import load_breast_cancer
 from svrg_optimization import SVRGModule
 
 UPDATE_FREQ = 2
-# f - f* can't be told from 0 below this: f itself is rounded.
-ROUNDING = np.finfo(np.float64).eps
+# The part of the first gradient that is left at the end; float32 gradients have an error of about 1e-7.
+TOL = {"float32": 1e-6, "float64": 1e-12}
 
 
 def load(dataset):
@@ -36,37 +41,41 @@ def load(dataset):
     else:
         x, digit = _common.digits()
         y = digit % 2
-    return x, y.reshape(-1, 1)
+    # Both types are to train on the same numbers.
+    return x.astype("float32").astype("float64"), y.reshape(-1, 1)
 
 
 class Loss:
-    """f(w) = mean of log(1 + exp(-z)) over the samples + wd/2 ||w||^2, in float64; the bias isn't regularised."""
+    """f(w) = mean of log(1 + exp(-z)) over the samples + wd/2 ||w||^2, in float64; the bias is one of the weights."""
 
     def __init__(self, x, y, wd):
-        self.rows = _common.with_bias(x)
-        self.y = y.ravel()
-        self.wd = np.append(np.full(x.shape[1], wd), 0.0)
-        self.minimum = self.at(self.newton())
+        self.rows, self.y, self.wd = _common.with_bias(x), y.ravel(), wd
+        self.solution = self.newton()
+        self.p = self.probabilities(self.solution)
 
-    def at(self, w):
-        """Return f(w)."""
-        z = self.rows @ w
-        return np.mean(np.logaddexp(0, z) - self.y * z) + self.wd @ w**2 / 2
+    def probabilities(self, w):
+        """Return for each sample the probability that its label is 1."""
+        return 1 / (1 + np.exp(-self.rows @ w))
 
     def newton(self):
         """Return the weights at the minimum, exact to rounding."""
         w = np.zeros(self.rows.shape[1])
         for _ in range(20):
-            p = 1 / (1 + np.exp(-self.rows @ w))
+            p = self.probabilities(w)
             gradient = self.rows.T @ (p - self.y) / len(self.y) + self.wd * w
-            hessian = (self.rows.T * (p * (1 - p))) @ self.rows / len(self.y) + np.diag(self.wd)
+            hessian = (self.rows.T * (p * (1 - p))) @ self.rows / len(self.y) + self.wd * np.eye(len(w))
             w = w - np.linalg.solve(hessian, gradient)
         return w
 
-    def above_minimum(self, params):
-        """Return f - f* at a module's parameters."""
-        weight, bias = (params[name].asnumpy().astype(np.float64).ravel() for name in ("fc_weight", "fc_bias"))
-        return max(self.at(np.append(weight, bias)) - self.minimum, ROUNDING)
+    def above_minimum(self, w):
+        """Return f(w) - f*.
+
+        It may be much smaller than the roundings of f, so it isn't f(w) less f*: the gradient at the minimum is 0, and
+        what is computed is by how much each term of f is above its tangent there.
+        """
+        away = w - self.solution
+        z = self.rows @ away
+        return np.mean(np.log1p(self.p * np.expm1(z)) - self.p * z) + self.wd / 2 * away @ away
 
 
 class Shuffled(mx.io.DataIter):
@@ -91,79 +100,123 @@ class Shuffled(mx.io.DataIter):
 
 def network():
     """Return the symbol of a linear model with a logistic loss."""
-    output = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=1, name="fc")
+    # mxnet leaves biases out of the weight decay. With it on all parameters there is a certificate.
+    bias = mx.sym.Variable("fc_bias", wd_mult=1.0)
+    output = mx.sym.FullyConnected(mx.sym.Variable("data"), bias=bias, num_hidden=1, name="fc")
     return mx.sym.LogisticRegressionOutput(output, mx.sym.Variable("label"))
 
 
-def train(module, data, epochs, lr, wd, loss):
-    """Train from zero weights; return f - f* at the start and after each epoch."""
-    gaps = [loss.at(np.zeros(loss.rows.shape[1])) - loss.minimum]
+class Run(NamedTuple):
+    """A training; the lists have what was at its start and after each epoch."""
+
+    name: str
+    dtype: str
+    module: mx.mod.Module
+    passes: list
+    seconds: list
+    gaps: list
+
+
+def train(name, dtype, step, x, y, args, loss):
+    """Train by SGD, if that is in the name, or SVRG, from zero weights; return a Run."""
+    if "SGD" in name:
+        module = mx.mod.Module(network(), label_names=["label"])
+        passes, settings = list(range(args.passes + 1)), {}
+    else:
+        module = SVRGModule(network(), label_names=["label"], update_freq=UPDATE_FREQ)
+        epochs = _common.epochs_within(args.passes, UPDATE_FREQ)
+        passes = [_common.passes_after(epoch, UPDATE_FREQ) for epoch in range(epochs + 1)]
+        # A constant step gets the same passes, however far it comes.
+        settings = {"tol": args.tol or TOL[dtype]} if step == "auto" else {}
+
+    gaps, times = [loss.above_minimum(np.zeros(loss.rows.shape[1]))], [0.0]
+    watch = Stopwatch()
+
+    def measure(epoch, symbol, params, aux):
+        times.append(watch.stop())
+        gaps.append(loss.above_minimum(np.append(params["fc_weight"].asnumpy(), params["fc_bias"].asnumpy())))
+        watch.start()
+
+    print("{:11} {} ...".format(name, dtype), end=" ", flush=True)
+    data = Shuffled(x, y, args.batch_size, dtype)
+    watch.start()
     module.fit(
         data,
-        num_epoch=epochs,
+        num_epoch=len(passes) - 1,
         optimizer="sgd",
-        optimizer_params={"learning_rate": lr, "wd": wd},
+        optimizer_params={"learning_rate": step, "wd": args.wd},
         initializer=mx.init.Zero(),
         eval_metric="mse",
-        epoch_end_callback=lambda epoch, symbol, params, aux: gaps.append(loss.above_minimum(params)),
+        epoch_end_callback=measure,
+        **settings,
     )
-    return gaps
+    print("{} passes in {:.1f} s".format(passes[len(gaps) - 1], watch.stop()), flush=True)
+    return Run(name, dtype, module, passes[: len(gaps)], times, gaps)
 
 
-def measure(x, y, args, loss):
-    """Return {(method, dtype): (passes, f - f* after each)}; say on the way what is done."""
-    curves = {}
-    for method, dtype in [("SGD", args.dtypes[-1])] + [("SVRG", dtype) for dtype in args.dtypes]:
-        if method == "SGD":
-            module = mx.mod.Module(network(), label_names=["label"])
-            passes = list(range(args.passes + 1))
-        else:
-            module = SVRGModule(network(), label_names=["label"], update_freq=UPDATE_FREQ)
-            epochs = _common.epochs_within(args.passes, UPDATE_FREQ)
-            passes = [_common.passes_after(epoch, UPDATE_FREQ) for epoch in range(epochs + 1)]
-        started = time.time()
-        print("{:4} {}: training ...".format(method, dtype), end=" ", flush=True)
-        gaps = train(module, Shuffled(x, y, args.batch_size, dtype), len(passes) - 1, args.lr, args.wd, loss)
-        print("{} passes in {:.1f} s".format(passes[-1], time.time() - started), flush=True)
-        curves[method, dtype] = passes, gaps
-    return curves
+class Stopwatch:
+    """The seconds between `start` and `stop`, added up."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def start(self):
+        """Go on."""
+        self.started = time.perf_counter()
+
+    def stop(self):
+        """Pause, and return the seconds so far."""
+        self.seconds += time.perf_counter() - self.started
+        return self.seconds
 
 
-def print_table(curves):
-    """Print f - f* of each method wherever SVRG has finished an epoch."""
-    (_, sgd), *svrg = curves.values()
+def print_table(runs, passes):
+    """Print f - f* of each run at the snapshots; a dash where it has stopped before."""
     print("\nf - f* after so many passes (gradient evaluations per sample)\n")
-    print("passes" + "".join("{:>16}".format(" ".join(key)) for key in curves))
-    for k, passes in enumerate(svrg[0][0]):
-        row = [sgd[passes]] + [gaps[k] for _, gaps in svrg]
-        print("{:6}".format(passes) + "".join("{:16.2e}".format(gap) for gap in row))
+    print("      " + "".join("{:>12}".format(run.name) for run in runs))
+    print("passes" + "".join("{:>12}".format(run.dtype) for run in runs))
+    for k in passes:
+        gaps = [dict(zip(run.passes, run.gaps)).get(k) for run in runs]
+        print("{:6}".format(k) + "".join("{:>12}".format("-" if gap is None else "%.2e" % gap) for gap in gaps))
 
 
-STYLES = {
-    ("SGD", "float32"): ("#888888", "-"),
-    ("SGD", "float64"): ("#888888", "-"),
-    ("SVRG", "float32"): ("#e07b00", "--"),
-    ("SVRG", "float64"): ("#1f5fa8", "-"),
-}
+def print_certificate(run):
+    """Print why a run stopped, and how far it is from the minimum."""
+    last = run.module.history[-1]
+    why = "converged" if run.module.converged else "had no more passes"
+    # A snapshot is taken when an epoch begins: that of epoch k is of the weights after k epochs.
+    print("{} {}: {} after {:.0f} passes. f - f* is at most {:.1e}, and is {:.1e}.".format(
+        run.name, run.dtype, why, last.passes, last.bound, run.gaps[last.epoch]))  # fmt: skip
 
 
-def draw(curves, title, path):
-    """Draw the curves, log scale."""
-    figure = Figure(figsize=(7.5, 4.5), dpi=110)
-    axes = figure.add_subplot()
-    for key, (passes, gaps) in curves.items():
-        colour, style = STYLES[key]
-        # The dashes lie over the other type's line: the two are the same until float32 ends.
-        axes.semilogy(passes, gaps, style, color=colour, linewidth=2, label=" ".join(key), zorder=len(style) + 2)
-    axes.set_title(title, loc="left", fontsize=11)
-    axes.set_xlabel("gradient evaluations / n  (passes)")
-    axes.set_ylabel("f - f*  (loss above its minimum)")
-    axes.margins(x=0)
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower left", frameon=False)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    figure.savefig(path, bbox_inches="tight")
+def draw(runs, title, path):
+    """Draw f - f* against passes and against seconds, log scale."""
+    figure = Figure(figsize=(10, 4.8), dpi=110, constrained_layout=True)
+    panels = figure.subplots(1, 2, sharey=True)
+    light = itertools.cycle(["#86b6d9", "#8cc29a", "#d9a0b4", "#c4b184"])
+    for run in runs:
+        style = {"color": "#a0a0a0", "linewidth": 1.4, "label": run.name.replace(" ", ", constant ")}
+        if "auto" in run.name:
+            # The dashes lie over the other type's line, if the two are the same.
+            style = {"color": "#103d7c", "linewidth": 2.6, "label": "SVRG, 'auto', " + run.dtype, "zorder": 4}
+            if run.dtype == "float32":
+                style.update(color="#e07b00", linestyle="--", zorder=5)
+        elif "SVRG" in run.name:
+            style["color"] = next(light)
+        for axes, x in zip(panels, (run.passes, run.seconds)):
+            axes.semilogy(x, run.gaps, **style)
+            if "auto" in run.name and run.module.converged:
+                axes.semilogy(x[-1], run.gaps[-1], "o", color=style["color"], zorder=6)
+    for axes, name in zip(panels, ("gradient evaluations / n  (passes)", "seconds of training")):
+        axes.set_xlabel(name)
+        axes.set_xlim(left=0)
+        axes.grid(alpha=0.3)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    panels[0].set_ylabel("f - f*  (loss above its minimum)")
+    panels[0].legend(loc="lower left", frameon=False)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    figure.savefig(path)
 
 
 def main():
@@ -171,34 +224,45 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", choices=["breast_cancer", "digits"], default="breast_cancer",
                         help="digits: tell the odd from the even (default: breast_cancer)")  # fmt: skip
-    parser.add_argument("--dtype", choices=["float32", "float64", "both"], default="both", help="(default: both)")
-    parser.add_argument("--passes", type=int, default=60, help="gradient evaluations per sample (default: 60)")
+    parser.add_argument("--dtype", choices=["float32", "float64", "both"], default="both",
+                        help="of 'auto'; the others take the last of them (default: both)")  # fmt: skip
+    parser.add_argument("--passes", type=int, default=120, help="gradient evaluations per sample (default: 120)")
+    parser.add_argument("--tol", type=float, help="the part of the first gradient at which 'auto' stops "
+                        "(default: 1e-6 in float32, 1e-12 in float64)")  # fmt: skip
+    parser.add_argument("--constant", type=float, nargs="*", default=[0.1, 1, 10], metavar="STEP",
+                        help="constant steps of SVRG, times 1 / L (default: 0.1 1 10)")  # fmt: skip
     parser.add_argument("--batch-size", type=int, help="(default: 8, or 32 for digits)")
-    parser.add_argument("--lr", type=float, help="constant step (default: 1 / smoothness of a batch's loss)")
-    parser.add_argument("--wd", type=float, default=1 / 16, help="L2 regularisation (default: 1/16)")
+    parser.add_argument("--wd", type=float, default=1 / 64, help="L2 regularisation (default: 1/64)")
     parser.add_argument("--output", metavar="PNG", default="svrg_logistic_regression.png",
                         help="where the picture goes (default: %(default)s)")  # fmt: skip
     args = parser.parse_args()
     if args.passes < 3:
         parser.error("--passes must be at least 3: the first epoch of SVRG costs as many")
-    args.dtypes = ["float32", "float64"] if args.dtype == "both" else [args.dtype]
-
+    dtypes = ["float32", "float64"] if args.dtype == "both" else [args.dtype]
     args.batch_size = args.batch_size or {"breast_cancer": 8, "digits": 32}[args.dataset]
 
     x, y = load(args.dataset)
     # The second derivative of the logistic loss is at most 1/4.
-    args.lr = args.lr or _common.step_size(x, args.batch_size, curvature=1 / 4)
-    loss = Loss(x, y, args.wd)
-    problem = "{}: {} samples, {} features, batches of {}, step {:.3g}".format(
-        args.dataset, *x.shape, args.batch_size, args.lr
+    step = _common.step_size(x, args.batch_size, curvature=1 / 4)
+    # mxnet rounds both to float32, which moves the minimum unless they are powers of two.
+    batches = args.batch_size * float(np.float32(1 / args.batch_size))
+    loss = Loss(x, y, float(np.float32(args.wd)) / batches)
+    problem = "{}: {} samples, {} features, batches of {}, weight decay {:.3g}, 1/L = {:.3g}".format(
+        args.dataset, *x.shape, args.batch_size, args.wd, step
     )
     print(problem)
-    curves = measure(x, y, args, loss)
-    print_table(curves)
-    draw(curves, "L2-regularised logistic regression\n" + problem, args.output)
-    ends = ", ".join("{} {:.0e}".format(" ".join(key), gaps[-1]) for key, (_, gaps) in curves.items())
-    print("\nAll took the same constant step, and ended above the minimum by: {}.".format(ends))
-    print("SGD is kept away by the noise of its gradients; SVRG's noise vanishes. Picture: {}".format(args.output))
+    constants = [("SGD 1/L", step)] + [("SVRG {:g}/L".format(each), each * step) for each in args.constant]
+    runs = [train(name, dtypes[-1], each, x, y, args, loss) for name, each in constants]
+    chosen = [train("SVRG auto", dtype, "auto", x, y, args, loss) for dtype in dtypes]
+    runs += chosen
+
+    epochs = _common.epochs_within(args.passes, UPDATE_FREQ)
+    print_table(runs, [_common.passes_after(epoch, UPDATE_FREQ) for epoch in range(0, epochs + 1, UPDATE_FREQ)])
+    print()
+    for run in chosen:
+        print_certificate(run)
+    draw(runs, "L2-regularised logistic regression\n" + problem, args.output)
+    print("Picture: {}".format(args.output))
 
 
 if __name__ == "__main__":

@@ -59,9 +59,10 @@ def run_here(monkeypatch, tmp_path, capsys):
 
 
 def table(printed):
-    """The lines that hold nothing but numbers, of worker 0 if there are several."""
+    """The lines that hold nothing but numbers, of worker 0 if there are several; a dash is NaN."""
     lines = [line.replace("worker 0 | ", "") for line in printed.splitlines()]
-    rows = [line.replace("%", "").split() for line in lines if re.fullmatch(r"[-+.e\d\s]*\d%?", line)]
+    rows = [line.replace("%", "").split() for line in lines if re.fullmatch(r"[-+.e\d\s]*\d[-\s]*%?", line)]
+    rows = [["nan" if cell == "-" else cell for cell in row] for row in rows]
     assert rows
     assert len({len(row) for row in rows}) == 1
     return np.array(rows, dtype=float)
@@ -102,26 +103,61 @@ def test_wrong_arguments(name, arguments, message, run_here):
     assert message in printed
 
 
+def certificates(printed):
+    """For each type: why training stopped, after how many passes, the bound and the truth."""
+    line = r"SVRG auto (float\d\d): ([\w ]+) after (\d+) passes. f - f\* is at most (\d\S+), and is (\d\S+)\."
+    return {dtype: (why, int(passes), float(bound), float(gap))
+            for dtype, why, passes, bound, gap in re.findall(line, printed)}  # fmt: skip
+
+
 def test_logistic_regression_reaches_the_minimum(tmp_path):
     printed = run("logistic_regression.py", directory=tmp_path)
-    passes, sgd, svrg32, svrg64 = table(printed).T
-    assert passes[-1] == 60
-    assert svrg64[-1] < 1e-12
-    assert svrg32[-1] < 1e-10
+    passes, sgd, slow, right, large, auto32, auto64 = table(printed).T
+    assert passes.tolist() == list(range(0, 121, 5))
+    assert len({column[0] for column in (sgd, slow, right, large, auto32, auto64)}) == 1, "all begin alike"
+    ends = {"float32": 1e-10, "float64": 1e-21}
+    for dtype, column in (("float32", auto32), ("float64", auto64)):
+        (why, stopped, bound, gap) = certificates(printed)[dtype]
+        assert why == "converged"
+        assert gap < bound < ends[dtype]
+        assert 30 < stopped < 120
+        # The snapshot that stops costs a pass, or two: each epoch's last batch is filled up.
+        assert np.nanmax(passes[~np.isnan(column)]) in (stopped - 1, stopped - 2)
+        assert np.nanmin(column) == pytest.approx(gap, rel=0.1)
     assert sgd.min() > 1e-5
+    assert slow[-1] > 1e-5
+    assert large.min() > 1e-4
+    assert right[-1] > 1e3 * np.nanmin(auto64), "nor is 1/L as good as steps that choose themselves"
     check_picture(tmp_path / "svrg_logistic_regression.png")
 
 
 def test_logistic_regression_options(run_here, tmp_path):
     code, printed = run_here("logistic_regression.py", "--dataset", "digits", "--dtype", "float32", "--passes", 10,
-                             "--lr", 0.25, "--wd", 0.125, "--batch-size", 64, "--output", "named.png")  # fmt: skip
+                             "--constant", 0.5, "--wd", 0.1, "--batch-size", 30, "--tol", 1e-3,
+                             "--output", "named.png")  # fmt: skip
     assert code == 0
-    assert "batches of 64, step 0.25" in printed
-    passes, sgd, svrg = table(printed).T
-    assert passes.tolist() == [0, 3, 5, 8, 10]
-    assert svrg[-1] < 1e-3 < svrg[0]
-    assert svrg[-1] < sgd[-1] / 2
+    assert "batches of 30, weight decay 0.1" in printed
+    assert "SGD 1/L  SVRG 0.5/L   SVRG auto\n" in printed
+    passes, sgd, constant, auto = table(printed).T
+    assert passes.tolist() == [0, 5, 10]
+    assert constant[-1] < constant[0] / 30
+    assert auto[-1] < auto[0] / 30
+    why, stopped, bound, gap = certificates(printed)["float32"]
+    assert (why, stopped) == ("had no more passes", 6), "the certificate is of the last snapshot"
+    assert gap == pytest.approx(auto[1], rel=0.1)
+    assert gap < bound
     check_picture(tmp_path / "named.png")
+
+
+def test_logistic_regression_without_constant_steps(run_here):
+    code, printed = run_here("logistic_regression.py", "--dtype", "float64", "--tol", 0.01,
+                             "--passes", 50, "--constant")  # fmt: skip
+    assert code == 0
+    passes, sgd, auto = table(printed).T
+    why, stopped, bound, gap = certificates(printed)["float64"]
+    assert why == "converged"
+    assert stopped < 50
+    assert gap < bound < 1e-2
 
 
 def test_linear_regression_beats_sgd(tmp_path):
