@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # mxnet would say on stderr, for every network, which library of kernels it uses.
 os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")
 
+import mxnet as mx
 import numpy as np
 from sklearn.datasets import load_digits
 
@@ -49,6 +50,13 @@ def step_size(features, batch_size, curvature, of_samples=np.mean):
     mean_loss = np.linalg.eigvalsh(rows.T @ rows / len(rows))[-1]
     sample = of_samples((rows**2).sum(axis=1))
     return float(1 / (curvature * (mean_loss + sample / batch_size)))
+
+
+def batches(x, y, batch_size):
+    """Return an iterator over float64 data."""
+    # NDArrays: of NumPy's float64 the iterator would make float32.
+    x, y = mx.nd.array(x, dtype="float64"), mx.nd.array(y, dtype="float64")
+    return mx.io.NDArrayIter(x, y, batch_size, label_name="label")
 
 
 def digits():

@@ -89,11 +89,7 @@ def main():
     pixels, digits = _common.digits()
     x, y = _common.with_bias(pixels)[:SAMPLES], digits[:SAMPLES]
     own_x, own_y = x[rank::workers], y[rank::workers]
-    # NDArrays: of NumPy's float64 the iterator would make float32.
-    data = mx.io.NDArrayIter(
-        mx.nd.array(own_x, dtype="float64"), mx.nd.array(own_y, dtype="float64"), max(1, args.batch_size // workers),
-        label_name="label",
-    )  # fmt: skip
+    data = _common.batches(own_x, own_y, max(1, args.batch_size // workers))
     # The second derivative of the softmax loss is at most 1/2. Momentum makes 1 / (1 - MOMENTUM) steps of one.
     lr = args.lr or (1 - MOMENTUM) * _common.step_size(pixels, args.batch_size, curvature=1 / 2)
     objective = Objective(x, y)

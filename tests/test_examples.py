@@ -79,7 +79,8 @@ def check_picture(path):
 
 
 def test_every_example_is_tested():
-    assert NAMES == ["distributed.py", "linear_regression.py", "logistic_regression.py", "mlp.py", "resume.py"]
+    assert NAMES == ["distributed.py", "lasso_path.py", "linear_regression.py", "logistic_regression.py", "mlp.py",
+                     "resume.py"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -94,6 +95,7 @@ def test_help(name, run_here, tmp_path):
 @pytest.mark.parametrize("name, arguments, message", [
     ("logistic_regression.py", ["--passes", 2], "--passes must be at least 3"),
     ("linear_regression.py", ["--passes", 2], "--passes must be at least 3"),
+    ("lasso_path.py", ["--alphas", 0], "--alphas must be at least 1"),
     ("resume.py", ["--stop", 6], "--stop must be between 0 and --epochs"),
     ("distributed.py", ["--resume"], "--resume needs --directory"),
 ])  # fmt: skip
@@ -158,6 +160,30 @@ def test_logistic_regression_without_constant_steps(run_here):
     assert why == "converged"
     assert stopped < 50
     assert gap < bound < 1e-2
+
+
+def test_lasso_path_is_that_of_scikit_learn(tmp_path):
+    printed = run("lasso_path.py", directory=tmp_path)
+    alphas, nonzeros, passes, differences = table(printed).T
+    assert len(alphas) == 25
+    assert alphas[0] / alphas[-1] == pytest.approx(1e3, rel=2e-3)
+    assert (nonzeros[0], passes[0], differences[0]) == (0, 1, 0)
+    assert nonzeros[-1] == 10
+    assert {2, 3, 4, 5, 6, 7, 8, 9} <= set(nonzeros), "one weight after the other"
+    assert differences.max() < 1e-8
+    assert passes.max() < 300
+    check_picture(tmp_path / "svrg_lasso_path.png")
+
+
+def test_lasso_path_options(run_here, tmp_path):
+    code, printed = run_here("lasso_path.py", "--alphas", 4, "--batch-size", 221, "--tol", 1e-4,
+                             "--output", "named.png")  # fmt: skip
+    assert code == 0
+    assert "batches of 221;" in printed
+    alphas, nonzeros, passes, differences = table(printed).T
+    assert alphas[:-1] / alphas[1:] == pytest.approx(10, rel=2e-3)
+    assert 1e-10 < differences.max() < 1e-3
+    check_picture(tmp_path / "named.png")
 
 
 def test_linear_regression_beats_sgd(tmp_path):
