@@ -405,8 +405,9 @@ def test_what_was_seen_far_out_does_not_stop_training():
         return np.mean(np.exp(z) - counts.ravel() * z)
 
     module = SVRGModule(linear(loss), update_freq=1)
-    module.fit(mx.io.NDArrayIter(nd(x), nd(counts), 8), num_epoch=200, eval_metric=mx.metric.Loss(), aux_params={},
-               arg_params={"fc_weight": nd([[2.0, -2.0, 2.0]])}, optimizer_params={"learning_rate": "auto"})  # fmt: skip
+    start = {"fc_weight": nd([[2.0, -2.0, 2.0]])}
+    module.fit(mx.io.NDArrayIter(nd(x), nd(counts), 8), num_epoch=200, eval_metric=mx.metric.Loss(),
+               arg_params=start, aux_params={}, optimizer_params={"learning_rate": "auto"})  # fmt: skip
     w = module.get_params()[0]["fc_weight"].asnumpy().ravel()
     # A smoothness of 1e12, which is true at the start, is forgotten by a tenth a snapshot.
     assert objective(w) < 1e-4 * objective(np.array([2.0, -2.0, 2.0]))
