@@ -10,6 +10,7 @@ from models import assert_same, iterator, nd, ready, samples, sharer_of, symbol,
 from svrg_optimization import SVRGModule
 from svrg_optimization.step_sizes import AutoStep, BarzilaiBorwein
 from svrg_optimization.svrg import auto_step
+from svrg_optimization.svrg.step_rule import Place, is_worse
 
 WD = 0.125
 
@@ -86,34 +87,65 @@ def test_it_finds_the_minimum(name, optimizer, l1, momentum, dtype, wanted):
 
 @pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("params", [{}, {"momentum": 0.875}, {"l1": 0.0625}], ids=str)
-@pytest.mark.parametrize("cut", [1, 5, 6, 7, 13, 14, 20])
-def test_training_goes_on_from_the_middle_of_an_epoch_bit_for_bit(cut, params, devices, tmp_path):
+@pytest.mark.parametrize("where", ["step", "snapshot"])
+@pytest.mark.parametrize("cut", [1, 8, 12, 17, 24, 30, 33])
+def test_training_goes_on_from_the_middle_of_an_epoch_bit_for_bit(cut, where, params, devices, tmp_path):
+    """Saved after so many steps, or after the snapshot that comes then."""
     problem, data, weights = problem_of("two-layer")
     given = dict(optimizer="proximalsgd" if "l1" in params else "sgd",
                  optimizer_params={"learning_rate": "auto", "wd": WD, **params})  # fmt: skip
+    if where == "snapshot":
+        cut -= cut % 12
+    prefix = str(tmp_path / "model")
 
-    def steps(module, begin):
-        train = iterator(problem, data, 4)
+    def steps(module, begin, save):
+        train = iterator(problem, data, 2)
         batches = list(train)
-        for step in range(begin, 30):
-            if step % 6 == 0:
+        for step in range(begin, 40):
+            if step % 12 == 0 and (step > begin or where == "step" or save):
                 module.update_full_grads(train)
-            module.forward_backward(batches[step % 6])
+                if save and where == "snapshot" and step == cut:
+                    module.save_checkpoint(prefix, 1, True)
+            module.forward_backward(batches[step % 12])
             module.update()
+            if save and where == "step" and step + 1 == cut:
+                module.save_checkpoint(prefix, 1, True)
             yield step, weights_of(module)
 
-    train = iterator(problem, data, 4)
+    train = iterator(problem, data, 2)
     whole = ready(problem, weights, train, devices=devices, **given)
-    expected = []
-    for step, after in steps(whole, 0):
-        expected.append(after)
-        if step + 1 == cut:
-            whole.save_checkpoint(str(tmp_path / "model"), 1, True)
-    resumed = SVRGModule.load(str(tmp_path / "model"), 1, True, context=[mx.cpu(k) for k in range(devices)])
+    expected = [after for _, after in steps(whole, 0, save=True)]
+    resumed = SVRGModule.load(prefix, 1, True, context=[mx.cpu(k) for k in range(devices)])
     resumed.bind(train.provide_data, train.provide_label)
     resumed.init_optimizer(**given)
-    for step, after in steps(resumed, cut):
+    for step, after in steps(resumed, cut, save=False):
         assert_same(after, expected[step])
+
+
+def test_what_is_being_measured_is_saved(tmp_path):
+    """A secant that is known only after the checkpoint: here the largest of its period."""
+    problem, data, weights = problem_of("softmax", 40)
+    train = iterator(problem, data, 2)
+    whole = ready(problem, weights, train, optimizer_params={"learning_rate": "auto"})
+    for _ in train_steps(whole, train, 2):
+        pass
+    train.reset()
+    whole._steps._rule._smoothness /= 100  # so that it counts
+    for batch in list(train)[:5]:
+        whole.forward_backward(batch)
+        whole.update()
+    whole.save_checkpoint(str(tmp_path / "model"), 1, True)
+    resumed = SVRGModule.load(str(tmp_path / "model"), 1, True)
+    resumed.bind(train.provide_data, train.provide_label)
+    resumed.init_optimizer(optimizer_params={"learning_rate": "auto"})
+    rates = []
+    for module in (whole, resumed):
+        train.reset()
+        for batch in list(train)[5:12]:
+            module.forward_backward(batch)
+            module.update()
+        rates.append(module._users_optimizer().learning_rate)
+    assert rates[0] == rates[1]
 
 
 def test_a_checkpoint_of_a_constant_step_goes_on_with_auto(tmp_path):
@@ -325,13 +357,15 @@ def gap(w, x, y, wd=0.0):
     return np.linalg.norm(x.T @ (x @ w - y.ravel()) / len(x) + wd * w)
 
 
-@pytest.mark.parametrize("same_distribution", [True, False])
-def test_other_data_are_learned_anew(same_distribution):
-    module = SVRGModule(linear(), update_freq=1)
-    for seed in range(3):
-        x, y = least_squares(seed=seed, scale=1.0 if same_distribution else 10.0**seed)
-        w = fit_least_squares(module, x, y, 25, params={"wd": 0.01})
-        assert gap(w, x, y, 0.01) < 1e-9 * np.abs(y).max()
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_other_data_are_learned_anew(seed, scale):
+    """In the middle of a training, whose last snapshot says nothing about other data."""
+    module, (x, y) = SVRGModule(linear(), update_freq=1), least_squares(seed=seed)
+    fit_least_squares(module, x, y, 5, params={"wd": 0.01})
+    x, y = least_squares(seed=seed + 10, scale=scale)
+    w = fit_least_squares(module, x, y, 20, params={"wd": 0.01})
+    assert gap(w, x, y, 0.01) < 1e-9 * scale
 
 
 def test_weights_that_the_user_sets_are_kept():
@@ -369,6 +403,13 @@ def test_a_regularizer_that_is_not_smooth(params, batch_size):
     wanted = np.maximum(wanted, 0) if params.get("nonnegative") else wanted
     np.testing.assert_allclose(w, wanted, atol=1e-7)
     assert (w == 0).any()
+
+
+def test_a_regularizer_counts_in_what_is_worse():
+    old, new = (Place(w, np.array([0.0]), np.array([r]), penalty=p) for w, r, p in (
+        (np.array([1.0]), 1.0, 0.0), (np.array([2.0]), 3.0, 0.5)))  # fmt: skip
+    assert is_worse(old, new)
+    assert not is_worse(old, new._replace(penalty=-0.5))
 
 
 def test_a_snapshot_without_steps_changes_nothing():

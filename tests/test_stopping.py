@@ -226,7 +226,7 @@ def test_a_short_step_of_a_proximal_optimizer_is_no_convergence():
     data, weights = samples(LINEAR, 20)
     module = SVRGModule(symbol(LINEAR), update_freq=1)
     schedule = mx.lr_scheduler.FactorScheduler(5, 0.5, base_lr=0.0625)
-    start = {name: nd(value, np.float32) for name, value in weights.items()}
+    start = {name: nd(np.ones_like(value), np.float32) for name, value in weights.items()}
     module.fit(iterator(LINEAR, data, 4, np.float32), num_epoch=60, tol=1e-3, eval_metric="mse",
                optimizer="proximalsgd", arg_params=start, aux_params={},
                optimizer_params={"lr_scheduler": schedule, "l1": 0.125})  # fmt: skip

@@ -19,7 +19,7 @@ _EVERY = 8
 # Below so many roundings of the weights, a difference of weights says nothing.
 _ROUNDINGS = 10
 # So many roundings of the largest residual: training has come to rest.
-_AT_REST = 100
+_AT_REST = 4
 # What a snapshot shows: it is worse; it is to be followed; nothing.
 _WORSE, _FOLLOW, _STAY = 0, 1, 2
 
