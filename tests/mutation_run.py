@@ -624,7 +624,7 @@ DEFECTS = [
      "test_proximal.py::test_lasso_and_elastic_net"),
     ("a residual by its difference", "proximal.py",
      "        return kept * (gradient + weighted * direction) + (1 - kept) * (weight / step)\n", "        return (weight - self.prox(index, weight - step * gradient, step / scale)) / step\n",
-     "test_stopping.py::test_a_short_step_of_a_proximal_optimizer_is_no_convergence"),
+     "test_stopping.py::test_the_residual_of_a_short_step_is_no_rounding"),
     ("other data are compared with the old", "svrg_module.py",
      "                if other_data and self._steps is not None:\n                    self._steps.begin_anew()\n", "",
      "test_auto_step.py::test_other_data_are_learned_anew"),

@@ -127,7 +127,7 @@ def test_what_is_being_measured_is_saved(tmp_path):
     problem, data, weights = problem_of("softmax", 40)
     train = iterator(problem, data, 2)
     whole = ready(problem, weights, train, optimizer_params={"learning_rate": "auto"})
-    for _ in train_steps(whole, train, 2):
+    for _ in train_steps(whole, train, 3):
         pass
     train.reset()
     whole._steps._rule._smoothness /= 100  # so that it counts
@@ -141,7 +141,7 @@ def test_what_is_being_measured_is_saved(tmp_path):
     rates = []
     for module in (whole, resumed):
         train.reset()
-        for batch in list(train)[5:12]:
+        for batch in list(train)[5:14]:
             module.forward_backward(batch)
             module.update()
         rates.append(module._users_optimizer().learning_rate)

@@ -283,6 +283,13 @@ def test_tol_is_about_the_objective_that_is_minimized_now():
     assert module.history[-1].gradient_norm <= 1e-3 * module.history[number].gradient_norm
 
 
+@pytest.mark.parametrize("group", [None, "rows"])
+def test_the_residual_of_a_short_step_is_no_rounding(group):
+    optimizer = mx.optimizer.create("proximalsgd", l1=0.5, group=group, param_idx2name={0: "fc_weight"})
+    found = optimizer.residual(0, mx.nd.ones((1, 4)), mx.nd.full((1, 4), 0.25), 1e-9, 1.0)
+    np.testing.assert_allclose(found.asnumpy(), 0.75 if group is None else 0.5, rtol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["lr_mult", "fix_gamma"])
 def test_what_does_not_move_does_not_count(kind):
     data, label = mx.sym.Variable("data"), mx.sym.Variable("softmax_label")
