@@ -130,10 +130,11 @@ def test_what_is_being_measured_is_saved(tmp_path):
     for _ in train_steps(whole, train, 3):
         pass
     train.reset()
-    whole._steps._rule._smoothness /= 100  # so that it counts
     for batch in list(train)[:5]:
         whole.forward_backward(batch)
         whole.update()
+    # So that it counts.
+    whole._steps._rule._smoothness, whole._steps._rule._seen = whole._steps._rule._smoothness / 100, 0.0
     whole.save_checkpoint(str(tmp_path / "model"), 1, True)
     resumed = SVRGModule.load(str(tmp_path / "model"), 1, True)
     resumed.bind(train.provide_data, train.provide_label)
