@@ -366,7 +366,10 @@ class SVRGModule(Module):
             raise RuntimeError(
                 "init_params() or set_params() was called too early: call bind(data_shapes, label_shapes) first"
             )
-        is_set = (force_init or not self.params_initialized) and not internals.is_own_copy(self, arg_params)
+        is_set = (force_init or not self.params_initialized) and not (
+            internals.is_own_copy(self, arg_params)
+            and (self._steps is None or internals.devices_have(self, arg_params))
+        )
         super().init_params(initializer, arg_params, aux_params, allow_missing, force_init, allow_extra)
         if is_set:
             self._note_new_weights()
@@ -733,6 +736,7 @@ class SVRGModule(Module):
         if self._steps is not None and not self._steps.is_of(self._users_optimizer()):
             # The user has given the optimizer another schedule, or none.
             self._steps = None
+            self.logger.warning("The optimizer has another learning rate schedule: its steps aren't chosen any more")
         if self._steps is not None:
             self._steps.leave(self._objective(), self._point())
 
@@ -780,8 +784,8 @@ class SVRGModule(Module):
         decays = {name: decay for name, decay in self._decays().items() if name in moving}
         rate, residual = internals.learning_rate(optimizer, steps), self._regularizer()[0]
         if residual is not None:
-            of_step = partial(residual, step=float(rate or 1))
-            gradient_norm, bound = objective.residual_norm(mu, weights, decays, of_step), None
+            # Of a step that is the same at all snapshots: with a shorter one the residual is larger.
+            gradient_norm, bound = objective.residual_norm(mu, weights, decays, partial(residual, step=1.0)), None
         else:
             gradient_norm = objective.gradient_norm(mu, {name: norms[name] for name in mu}, weights, decays)
             bound = objective.bound(gradient_norm, decays)

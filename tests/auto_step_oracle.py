@@ -17,29 +17,39 @@ class AutoStep:
 
     def __init__(self, momentum, most):
         self.L, self.theta, self.seen, self.pairs, self.e = 0.0, 1.0, 0.0, [], 0.0
-        self.users, self.most = momentum, most
+        self.users, self.most, self.since_start = momentum, most, 0.0
+        self.slope = self.tested = self.at_begin = 0.0
 
     def rate(self):
         """eta and beta."""
         beta = max(NO_MOMENTUM, 1 - 1 / self.theta) if self.users is None else self.users
-        return PART / self.L * min(1, self.theta * (1 - beta)), beta
+        # In the first period, a step goes at most ten times as far as secants were measured.
+        longest = 10 * self.tested / self.slope if self.slope else np.inf
+        return min(longest, PART / self.L * min(1, self.theta * (1 - beta))), beta
 
-    def see(self, secant):
-        self.seen = max(self.seen, secant)
+    def see(self, secant, distance):
+        self.seen, self.tested = max(self.seen, secant), max(self.tested, distance)
         self.L = max(self.L, self.seen)
+        self.at_begin = self.at_begin or secant
 
     def snapshot(self, w0, g0, w, g):
         """Whether it is better than the last one; then `e` is where the period begins, seen from it."""
         d, y = w - w0, g - g0
-        if not np.isfinite(d @ g) or ((g + g0) @ d > 0 and np.linalg.norm(g) > 2 * np.linalg.norm(g0)):
+        change = (g + g0) @ d / 2
+        above_start = self.since_start + change > 0
+        doubled = np.linalg.norm(g) > 2 * np.linalg.norm(g0)
+        if not np.isfinite(d @ g) or (change > 0 and (doubled or above_start)):
+            self.L = min(self.L, 10 * self.at_begin)
             self.theta, self.pairs, self.seen, self.e = max(self.theta / 4, 1e-3), [], 0.0, 0.0
+            self.at_begin, self.tested = self.L, self.tested / 100
             return False
         if np.linalg.norm(d) <= 10 * np.finfo(float).eps * np.linalg.norm(w):
             self.seen, self.e = 0.0, 0.0
             return True
+        self.since_start += change
         self.theta = min(1.5 * self.theta, 10) if g @ (d - self.e) < 0 else max(self.theta / 2, 1e-3)
         self.L = max(self.seen, np.linalg.norm(y) / np.linalg.norm(d), 0.9 * self.L)
-        self.seen = 0.0
+        self.seen, self.at_begin, self.slope = 0.0, self.L, 0.0
         if self.most and d @ y > 0:
             self.pairs = [*self.pairs, (d / np.linalg.norm(d), y / np.linalg.norm(d))][-self.most :]
         self.e = np.zeros_like(w)
@@ -75,12 +85,14 @@ def svrg(problem, w, shards, *, batch_size, epochs, update_freq=1, wd=0.0, momen
         went_back = False
         if epoch % update_freq == 0:
             for secant in (known, measured):
-                rule.see(secant or 0.0)
+                if secant:
+                    rule.see(*secant)
             measured, known, steps = None, None, 0
             mu = gradient(at, everything) / len(everything)
             g = mu + decays * at
             if w0 is None:
                 w0, mu0, g0, eta, beta = at, mu, g, PROBE / np.linalg.norm(g), momentum or NO_MOMENTUM
+                rule.slope, rule.tested = np.linalg.norm(g), PROBE
             elif rule.snapshot(w0, g0, at, g):
                 w0, mu0, g0, first = at, mu, g, False
                 at = at + rule.e
@@ -96,14 +108,17 @@ def svrg(problem, w, shards, *, batch_size, epochs, update_freq=1, wd=0.0, momen
             ]
             # After the first period, a secant is seen in the step after the next measurement.
             if known is not None:
-                rule.see(known)
+                if known:
+                    rule.see(*known)
                 known = None
             if first or steps == 3 or steps % 8 == 7:
                 d = np.linalg.norm(at - w0)
                 far = d > 10 * np.finfo(float).eps * np.linalg.norm(w0)
-                secant = sum(map(np.linalg.norm, changes)) / batch / d + max(decays) if far else 0.0
+                secant = (sum(map(np.linalg.norm, changes)) / batch / d + max(decays), d) if far else ()
+                if first and far:
+                    rule.see(*secant)
                 if first:
-                    rule.see(secant)
+                    pass
                 else:
                     known, measured = measured, secant
             if rule.L:

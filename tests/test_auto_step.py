@@ -409,8 +409,8 @@ def test_a_regularizer_that_is_not_smooth(params, batch_size):
 def test_a_regularizer_counts_in_what_is_worse():
     old, new = (Place(w, np.array([0.0]), np.array([r]), penalty=p) for w, r, p in (
         (np.array([1.0]), 1.0, 0.0), (np.array([2.0]), 3.0, 0.5)))  # fmt: skip
-    assert is_worse(old, new)
-    assert not is_worse(old, new._replace(penalty=-0.5))
+    assert is_worse(old, new, -9.0)
+    assert not is_worse(old, new._replace(penalty=-0.5), -9.0)
 
 
 def test_a_snapshot_without_steps_changes_nothing():
@@ -544,3 +544,58 @@ def test_a_plain_module_cannot_use_it():
     module.forward_backward(next(train))
     with pytest.raises(RuntimeError, match="A plain Module can't use it"):
         module.update()
+
+
+@pytest.mark.parametrize("scale", [5.0, 30.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_saturated_loss_does_not_run_away(seed, scale):
+    """Its gradient is bounded, and so nearly linear far out that its secants are tiny."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(110, 20))
+    y = (x @ rng.normal(size=(20, 3)) + 2 * rng.normal(size=(110, 3))).argmax(1).astype(float)
+    scores = mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=3, no_bias=True, name="fc")
+    module = SVRGModule(mx.sym.SoftmaxOutput(scores, mx.sym.Variable("softmax_label")), update_freq=1)
+    start = scale * np.random.default_rng(0).normal(size=(3, 20))
+
+    def objective(w):
+        z = x @ w.T
+        return np.mean(np.logaddexp.reduce(z, axis=1) - z[np.arange(110), y.astype(int)])
+
+    module.fit(mx.io.NDArrayIter(nd(x), nd(y), 4), num_epoch=120, eval_metric="acc", aux_params={},
+               arg_params={"fc_weight": nd(start)}, optimizer_params={"learning_rate": "auto"})  # fmt: skip
+    assert objective(module.get_params()[0]["fc_weight"].asnumpy()) < min(objective(start), np.log(3))
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
+def test_barzilai_borwein_does_not_run_away(scale):
+    rng = np.random.default_rng(0)
+    x = scale * rng.normal(size=(160, 6)) * [1, 2, 0.5, 1, 1, 0.2]
+    y = x @ rng.normal(size=(6, 1)) + 0.3 * rng.normal(size=(160, 1))
+    module = SVRGModule(linear(), update_freq=1)
+    w = fit_least_squares(module, x, y, 150, params={"learning_rate": None, "lr_scheduler": BarzilaiBorwein(0.1)})
+    assert 0.5 * np.mean((x @ w - y.ravel()) ** 2) < 0.5 * np.mean(y**2)
+
+
+def test_weights_that_are_changed_in_place_are_kept():
+    x, y = least_squares()
+    module = SVRGModule(linear(), update_freq=1)
+    fit_least_squares(module, x, y, 15)
+    weights, auxiliary = module.get_params()
+    weights["fc_weight"][:] = 50
+    module.set_params(weights, auxiliary)
+    module.update_full_grads(mx.io.NDArrayIter(nd(x), nd(y), 8))
+    assert (module.get_params()[0]["fc_weight"].asnumpy() == 50).all()
+
+
+def test_a_start_that_is_not_allowed_is_no_measure_for_tol():
+    """Negative weights with `nonnegative`: divided by a short first step they are as large as one likes."""
+    from scipy.optimize import nnls
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 10))
+    y = x @ abs(rng.normal(size=(10, 1))) + 0.5 * rng.normal(size=(80, 1))
+    module = SVRGModule(linear(), update_freq=1)
+    w = fit_least_squares(module, x, y, 200, start=-30.0, optimizer="proximalsgd", tol=1e-9,
+                          params={"nonnegative": True})  # fmt: skip
+    assert module.converged
+    np.testing.assert_allclose(w, nnls(x, y.ravel())[0], atol=1e-6)

@@ -245,6 +245,14 @@ def is_own_copy(module: Any, arg_params: Any) -> bool:
     return arg_params is not None and arg_params is module._arg_params
 
 
+def devices_have(module: Any, arg_params: Any) -> bool:
+    """Whether the first device of a bound module has these weights."""
+    return all(
+        np.array_equal(arrays[0].asnumpy(), arg_params[name].asnumpy(), equal_nan=True)
+        for name, arrays in parameter_arrays(module)
+    )
+
+
 def keep_own_copy(module: Any) -> None:
     """Let the module's own copy of its weights stand, whatever its devices hold."""
     module._params_dirty = False

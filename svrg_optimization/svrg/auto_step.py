@@ -14,15 +14,19 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-from .step_rule import Place, StepRule, dot, is_worse, norm
+from .step_rule import Place, StepRule, dot, norm
 
 # The part of 1 / L that a step takes.
 _PART = 0.7
 # How long the very first step is, whatever the gradient.
 _PROBE = 1e-4
 _LOWEST_DIAL, _HIGHEST_DIAL = 1e-3, 10.0
+# At least so high is the dial at weights that the user has set.
+_DIAL_ELSEWHERE = 0.25
 # A smoothness that isn't seen again is forgotten by and by.
 _FORGET = 0.9
+# So many times as far as secants were measured a step of the first period may go.
+_FURTHER = 10.0
 # By how much a period that ended badly may raise the smoothness.
 _MOST_AT_ONCE = 10.0
 # Directions of less curvature than this part of the largest are left out of the Newton step.
@@ -44,7 +48,7 @@ class AutoStepRule(StepRule):
     >>> rule.begin(Place(np.zeros(2), np.array([3.0, 4.0]), np.array([3.0, 4.0])))
     >>> rule.rate * 5.0
     0.0001
-    >>> rule.see(2.0); rule.rate
+    >>> rule.see(2.0, distance=1.0); rule.rate
     0.35
     """
 
@@ -57,6 +61,8 @@ class AutoStepRule(StepRule):
         self._smoothness, self._dial, self._seen = 0.0, 1.0, 0.0
         # L when this period began; in the first period, the first secant.
         self._at_begin = 0.0
+        # In the first period: the norm of the gradient at the snapshot, and how far from there secants were measured.
+        self._slope = self._tested = 0.0
         self._coefficients: List[float] = []
         self._pairs: List[Pair] = []
         self._shift: Optional[Any] = None
@@ -74,27 +80,27 @@ class AutoStepRule(StepRule):
         assert self.momentum is not None
         if self._smoothness > 0:
             self.rate = _PART / self._smoothness * min(1.0, self._dial * (1 - self.momentum))
+            if self._slope:
+                # What is known of a short distance says little of a much longer one.
+                self.rate = min(self.rate, _FURTHER * self._tested / self._slope)
 
     def begin(self, place: Place) -> None:
         """Take a first step of a length that shows the smoothness."""
-        slope, length = norm(place.gradient), max(_PROBE, 100 * place.rounding)
-        self.rate = length / slope if slope > 0 else length
+        self._slope, self._tested = norm(place.gradient), max(_PROBE, 100 * place.rounding)
+        self.rate = self._tested / self._slope if self._slope > 0 else self._tested
 
-    def see(self, secant: float) -> None:
+    def see(self, secant: float, distance: float) -> None:
         """Shorten the step if the objective is less smooth than it seemed."""
-        self._seen = max(self._seen, secant)
+        self._seen, self._tested = max(self._seen, secant), max(self._tested, distance)
         self._at_begin = self._at_begin or secant
-        if self._seen > self._smoothness:
-            self._smoothness = self._seen
+        if self._seen > self._smoothness or self._slope:
+            self._smoothness = max(self._smoothness, self._seen)
             self._set_rate()
 
     # ------------------------------------------------------------------------------------------------- snapshots
 
     def decide(self, old: Place, new: Place, steps: int) -> List[float]:
         """The dial, the smoothness, and the coefficients of the Newton step."""
-        self._move = None
-        if is_worse(old, new):
-            return []
         self._move = move = _Move.between(old, new)
         if move.length <= new.rounding:
             return [self._dial, self._smoothness]
@@ -124,7 +130,7 @@ class AutoStepRule(StepRule):
         self._dial, self._smoothness, *self._coefficients = numbers
         move = self._move or _Move.between(old, new)
         self._pairs, self._move = self._pairs_with(move, new.free, new.rounding), None
-        self._seen, self._at_begin = 0.0, self._smoothness
+        self._seen, self._at_begin, self._slope = 0.0, self._smoothness, 0.0
         self._shift = self._newton_step_taken()
         self._set_rate()
 
@@ -141,7 +147,7 @@ class AutoStepRule(StepRule):
             self._dial = max(self._dial / 4, _LOWEST_DIAL)
         else:
             self._smoothness *= 4
-        self._at_begin = self._smoothness
+        self._at_begin, self._tested = self._smoothness, self._tested / 100
         self._pairs, self._coefficients, self._seen, self._shift = [], [], 0.0, None
         if not self._smoothness:
             self.rate /= 4
@@ -154,7 +160,7 @@ class AutoStepRule(StepRule):
     def move_elsewhere(self) -> None:
         """Begin a period somewhere else, as the user wants: how far the last steps got says nothing there."""
         self.stay()
-        self._dial = max(self._dial, 1.0)
+        self._dial = max(self._dial, _DIAL_ELSEWHERE)
         self._set_rate()
 
     def shift(self) -> Optional[Any]:
@@ -167,7 +173,7 @@ class AutoStepRule(StepRule):
         """What `restore` takes."""
         return {
             "rate": self.rate, "dial": self._dial, "smoothness": self._smoothness, "seen": self._seen,
-            "at_begin": self._at_begin,
+            "at_begin": self._at_begin, "slope": self._slope, "tested": self._tested,
             "coefficients": list(self._coefficients),
             "moves": {str(k): move for k, (move, _) in enumerate(self._pairs)},
             "changes": {str(k): change for k, (_, change) in enumerate(self._pairs)},
@@ -177,6 +183,7 @@ class AutoStepRule(StepRule):
         """Go on from a state."""
         self.rate, self._dial, self._smoothness = state["rate"], state["dial"], state["smoothness"]
         self._seen, self._at_begin = state["seen"], state["at_begin"]
+        self._slope, self._tested = state["slope"], state["tested"]
         self._coefficients = list(state["coefficients"])
         moves, changes = state["moves"], state["changes"]
         self._pairs = [(moves[str(k)], changes[str(k)]) for k in range(len(moves))]

@@ -5,7 +5,7 @@ r"""The rule of `step_sizes.BarzilaiBorwein`.
 
 from typing import Any, Dict, List, Sequence
 
-from .step_rule import Place, StepRule, dot, is_worse
+from .step_rule import Place, StepRule, dot
 
 
 class BarzilaiBorweinRule(StepRule):
@@ -28,8 +28,6 @@ class BarzilaiBorweinRule(StepRule):
 
     def decide(self, old: Place, new: Place, steps: int) -> List[float]:
         """The rate."""
-        if is_worse(old, new):
-            return []
         move, change = new.weights - old.weights, new.gradient - old.gradient
         curvature = dot(move, change)
         if not curvature > 0 or not steps:

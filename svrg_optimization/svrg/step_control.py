@@ -12,7 +12,7 @@ from .barzilai_borwein import BarzilaiBorweinRule
 from .estimator import Gradients
 from .secants import Secants
 from .snapshot import Point
-from .step_rule import Place, StepRule, norm
+from .step_rule import Place, StepRule, change_of_objective, is_worse, norm
 
 # After the first period, one of so many steps is measured, and one in the middle of the first so many.
 _EVERY = 8
@@ -99,6 +99,8 @@ class StepControl:
         self.shift_is_due, self.is_broken = False, False
         # Whether the user has set the weights since the last snapshot; the largest residual of a snapshot.
         self._was_moved, self._largest = False, 0.0
+        # How much the objective has changed since training began, or began anew.
+        self._since_start = 0.0
         # While a snapshot is taken: the old and the new place, and what follows.
         self._old: Optional[Place] = None
         self._new: Optional[Place] = None
@@ -129,9 +131,13 @@ class StepControl:
         if self.has_begun and names != self._names:
             self.begin_anew()
         self._old = None
-        if old is not None and self.has_begun and not self._was_moved:
+        if old is not None and self.has_begun and not self._was_moved_anywhere():
             self._names = names
             self._old = self._place(old)
+
+    def _was_moved_anywhere(self) -> bool:
+        """Whether a worker's program has set the weights."""
+        return self._workers.sum_later(float(self._was_moved))() > 0
 
     @property
     def may_go_back(self) -> bool:
@@ -143,7 +149,6 @@ class StepControl:
         self._names = _moving(self.objective, new)
         self._new = place = self._place(new)
         size = norm(place.residual)
-        self._largest = max(self._largest, size if math.isfinite(size) else 0.0)
         if self._old is not None:
             verdict, *self._numbers = self._workers.of_first(self._decide(self._old, place, size))
             self._verdict = int(verdict)
@@ -154,8 +159,9 @@ class StepControl:
         """What to do, and the numbers for the rule to follow."""
         if self._steps == 0 or size <= _AT_REST * self.objective.epsilon * self._largest:
             return [_STAY]
-        numbers = [] if self.is_broken else self._rule.decide(old, new, self._steps)
-        return [_FOLLOW, *numbers] if numbers else [_WORSE]
+        if self.is_broken or is_worse(old, new, self._since_start):
+            return [_WORSE]
+        return [_FOLLOW, *self._rule.decide(old, new, self._steps)]
 
     def begin_period(self) -> None:
         """The snapshot has been taken."""
@@ -168,11 +174,14 @@ class StepControl:
             self._rule.begin(new)
         elif old is None:
             self._rule.move_elsewhere()
+            self._since_start = 0.0
         elif self._verdict == _STAY:
             self._rule.stay()
         else:
             self._is_first = False
+            self._since_start += change_of_objective(old, new)
             self._rule.follow(self._numbers, old, new)
+        self._largest = max(self._largest, norm(new.residual))
         self.has_begun, self.shift_is_due = True, self._rule.shift() is not None
         self._steps, self._rounding, self._was_moved = 0, new.rounding, False
         self._set_rate()
@@ -292,7 +301,7 @@ class StepControl:
             # The decay's part is parallel to the move, so this is a little more than the objective's secant.
             decay = max(objective.decays.values(), default=0.0)
             rate = self._rule.rate
-            self._rule.see(change * objective.rescale / (objective.scale or 1.0) / distance + decay)
+            self._rule.see(change * objective.rescale / (objective.scale or 1.0) / distance + decay, distance)
             if self._rule.rate != rate:
                 self._set_rate()
 
@@ -311,6 +320,7 @@ class StepControl:
             "rule": type(self._rule).__name__, "names": self._names, "steps": self._steps,
             "is_first": self._is_first, "rounding": self._rounding,
             "has_begun": self.has_begun, "was_moved": self._was_moved, "largest": self._largest,
+            "since_start": self._since_start,
             "squares": None if self._squares is None else self._squares(),
             "sum": None if self._sum is None else [self._sum[0](), self._sum[1]],
             "shift_is_due": self.shift_is_due, "is_broken": self.is_broken,
@@ -330,6 +340,7 @@ class StepControl:
         self._sum = None if total is None else ((lambda: total[0]), total[1])
         self.shift_is_due, self.is_broken = state["shift_is_due"], state["is_broken"]
         self._was_moved, self._largest = state["was_moved"], state["largest"]
+        self._since_start = state["since_start"]
         self._set_rate()
 
 

@@ -48,17 +48,26 @@ def norm(a: Any) -> float:
     return math.sqrt(dot(a, a))
 
 
-def is_worse(old: Place, new: Place) -> bool:
-    r"""Whether the objective has grown between two snapshots, and its gradient more than doubled; or isn't finite.
+def change_of_objective(old: Place, new: Place) -> float:
+    r"""How much the objective has changed; its smooth part by the trapezoid rule, :math:`(g + g_0) \cdot (w - w_0) / 2`.
 
-    By the trapezoid rule its smooth part has changed by :math:`(g + g_0) \cdot (w - w_0) / 2`.
+    Not finite if the gradient isn't.
     """
-    move = new.weights - old.weights
-    change = dot(new.gradient + old.gradient, move) / 2 + new.penalty - old.penalty
-    here, there = norm(new.residual), norm(old.residual)
-    if not (math.isfinite(change) and math.isfinite(here)):
+    change = dot(new.gradient + old.gradient, new.weights - old.weights) / 2 + new.penalty - old.penalty
+    return change if math.isfinite(norm(new.residual)) else math.nan
+
+
+def is_worse(old: Place, new: Place, since_start: float) -> bool:
+    """Whether the objective has grown between two snapshots, and its gradient more than doubled; or isn't finite.
+
+    Or whether it has grown, and is larger than where training began: there it was larger by `-since_start` than at the
+    old place.
+    """
+    change = change_of_objective(old, new)
+    if not math.isfinite(change):
         return True
-    return change > 0 and here > 2 * there and norm(move) > new.rounding
+    grows = change > 0 and norm(new.weights - old.weights) > new.rounding
+    return grows and (norm(new.residual) > 2 * norm(old.residual) or since_start + change > 0)
 
 
 class StepRule(abc.ABC):
@@ -85,7 +94,7 @@ class StepRule(abc.ABC):
 
     @abc.abstractmethod
     def decide(self, old: Place, new: Place, steps: int) -> List[float]:
-        """What follows from a new snapshot, after so many steps: the numbers for `follow`, [] if it is worse."""
+        """What follows from a new snapshot that isn't worse, after so many steps: the numbers for `follow`."""
 
     @abc.abstractmethod
     def follow(self, numbers: Sequence[float], old: Place, new: Place) -> None:
@@ -105,8 +114,8 @@ class StepRule(abc.ABC):
         """How far from the snapshot the coming period begins; None for nothing."""
         return None
 
-    def see(self, secant: float) -> None:  # noqa: B027 - a rule may not measure steps
-        """A step has shown this smoothness."""
+    def see(self, secant: float, distance: float) -> None:  # noqa: B027 - a rule may not measure steps
+        """A step so far from the snapshot has shown this smoothness."""
 
     @abc.abstractmethod
     def state(self) -> Dict[str, Any]:

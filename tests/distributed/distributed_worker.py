@@ -163,6 +163,10 @@ class Training:
 
     def checkpoint(self, epoch):
         """Save a checkpoint, if the job has them."""
+        if self.job["sets"] and self.rank == 0:
+            self.module.set_params(
+                *({name: each.copy() for name, each in of.items()} for of in self.module.get_params())
+            )
         if self.job["checkpoints"]:
             # As if one had been written half.
             Path(self.prefix + "-{:04d}.params.new".format(epoch + 1)).write_bytes(b"half")

@@ -56,6 +56,16 @@ def test_a_job_goes_on_bit_for_bit(way, tmp_path):
             assert_same(actual, wanted)
 
 
+@pytest.mark.parametrize("way", ["servers", "workers"])
+def test_one_worker_sets_weights(way, tmp_path):
+    """The same weights, so nothing goes wrong; the others must know, or they would wait for ever."""
+    job = settings(tmp_path, params={"learning_rate": "auto", "wd": 0.125}, sets=True, **AUTO)
+    steps, _ = run(job, **WAYS[way])
+    for of_worker in steps:
+        for actual, of_first in zip(of_worker, steps[0]):
+            assert_same(actual, of_first)
+
+
 def test_plain_servers_cannot_be_told_and_say_so(tmp_path):
     job = settings(tmp_path, params={"learning_rate": "auto"}, **AUTO)
     with Running(job, servers=[plain_server]) as running:
