@@ -49,7 +49,9 @@ def norm(a: Any) -> float:
 
 
 def change_of_objective(old: Place, new: Place) -> float:
-    r"""How much the objective has changed; its smooth part by the trapezoid rule, :math:`(g + g_0) \cdot (w - w_0) / 2`.
+    r"""How much the objective has changed, its smooth part by the trapezoid rule.
+
+    .. math:: \tfrac12 (g + g_0) \cdot (w - w_0)
 
     Not finite if the gradient isn't.
     """
