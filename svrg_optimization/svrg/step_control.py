@@ -157,10 +157,12 @@ class StepControl:
 
     def _decide(self, old: Place, new: Place, size: float) -> List[float]:
         """What to do, and the numbers for the rule to follow."""
-        if self._steps == 0 or size <= _AT_REST * self.objective.epsilon * self._largest:
+        if self._steps == 0:
             return [_STAY]
         if self.is_broken or is_worse(old, new, self._since_start):
-            return [_WORSE]
+            # At rest, it is roundings that are worse.
+            at_rest = not self.is_broken and size <= _AT_REST * self.objective.epsilon * self._largest
+            return [_STAY if at_rest else _WORSE]
         return [_FOLLOW, *self._rule.decide(old, new, self._steps)]
 
     def begin_period(self) -> None:
