@@ -12,6 +12,7 @@ from .step_sizes import OPTIMIZERS, AutoStep, StepSize, chosen_by
 from .svrg.step_control import Objective, StepControl, rule_for
 
 _SHORT = "learning_rate='auto'"
+_BOTH = "learning_rate={!r} with lr_scheduler={}: both say which rate to take; leave one of them out"
 _FOR_INSTANCE = (
     "{} with an optimizer that is an instance, which has settings of its own; make it with "
     "lr_scheduler=svrg_optimization.AutoStep(), or give the optimizer's name"
@@ -36,10 +37,7 @@ def with_schedule(settings: Mapping[str, Any]) -> Dict[str, Any]:
         if rate != "auto":
             raise ValueError("learning_rate={!r} must be a number, or 'auto' to let it be chosen".format(rate))
         if found.get("lr_scheduler") is not None:
-            raise ValueError(
-                "learning_rate='auto' with lr_scheduler={!r}: both say which rate to take; leave one of them "
-                "out".format(found["lr_scheduler"])
-            )
+            raise ValueError(_BOTH.format(rate, repr(found["lr_scheduler"])))
         del found["learning_rate"]
         found["lr_scheduler"] = AutoStep()
     if isinstance(getattr(optimizer, "lr", None), str):
@@ -56,8 +54,7 @@ def with_schedule(settings: Mapping[str, Any]) -> Dict[str, Any]:
             raise ValueError(_WRONG_OPTIMIZER.format(what, name, ", ".join(map(repr, OPTIMIZERS)), name))
     given = getattr(optimizer, "lr", None) if chosen_by(optimizer) else found.get("learning_rate")
     if isinstance(schedule, AutoStep) and given is not None:
-        raise ValueError("learning_rate={!r} with lr_scheduler=AutoStep(): both say which rate to take; leave one of "
-                         "them out".format(given))  # fmt: skip
+        raise ValueError(_BOTH.format(given, "AutoStep()"))
     return found
 
 

@@ -190,11 +190,8 @@ def _optimizer_like(module: Module) -> mx.optimizer.Optimizer:
     installed = internals.optimizer(module)
     copied = copy.deepcopy(getattr(installed, "default_opt", installed))
     copied.idx2name = {}
-    workers, steps = getattr(module, "_workers", None), getattr(module, "_steps", None)
+    workers = getattr(module, "_workers", None)
     copied.rescale_grad *= 1 if workers is None else workers.number
-    if steps is not None and not steps.rests:
-        # It was chosen, and is to be chosen anew.
-        copied.momentum = 0.0
     return copied
 
 

@@ -437,10 +437,11 @@ class SVRGModule(Module):
         self._workers.start(internals.kvstore(self), internals.parameter_arrays(self), self._users_optimizer())
         if self._workers.has_others:
             internals.take_weights_of_devices(self)
-        self._steps = chosen_steps.control(self, self._users_optimizer(), settings, self._objective, self._workers)
-        self._progress.rate_is_chosen = self._steps is not None
+        self._choose_steps_by(
+            chosen_steps.control(self, self._users_optimizer(), settings, self._objective, self._workers)
+        )
         # Before states are made.
-        self._workers.before_step()
+        self._workers.pass_on_settings()
         internals.optimizer(self).prepared = PreparedSGD()
         internals.update_by(self, Updater(internals.optimizer(self)))
         self._optimizer_is_installed()
@@ -477,7 +478,8 @@ class SVRGModule(Module):
         if not shared_module.optimizer_initialized:
             raise RuntimeError("borrow_optimizer() was called too early: call shared_module.init_optimizer() first")
         self._restoring = None
-        self._workers, self._steps = workers.join_by(shared_module), getattr(shared_module, "_steps", None)
+        self._workers = workers.join_by(shared_module)
+        self._choose_steps_by(getattr(shared_module, "_steps", None))
         super().borrow_optimizer(shared_module)
         self._position = getattr(shared_module, "_position", None) or position.Position(self._users_optimizer())
 
@@ -506,6 +508,9 @@ class SVRGModule(Module):
     def _point(self) -> Optional[Point]:
         """The snapshot, if there is one."""
         return Point(self._mod_aux.get_params()[0], self._snapshot.full_gradient[0]) if self._snapshot.taken else None
+
+    def _choose_steps_by(self, steps: Optional[StepControl]) -> None:
+        self._steps, self._progress.rate_is_chosen = steps, steps is not None
 
     def _begin_period(self, steps: StepControl) -> None:
         steps.begin_period()
@@ -644,7 +649,7 @@ class SVRGModule(Module):
             self._notice_plain_training(least=_MANY_UPDATES)
         elif self._optimizer_draws:
             self._draws.advance()
-        self._workers.before_step()
+        self._workers.pass_on_settings()
         super().update()
         self._clock.step()
         self._snapshot.gradients_pending = False
@@ -720,7 +725,9 @@ class SVRGModule(Module):
 
         Notes
         -----
-        Whatever is raised, the snapshot and full gradient of before are kept.
+        Whatever is raised, the snapshot and full gradient of before are kept. So they are if the optimizer's steps are
+        chosen (`step_sizes`) and training has become worse: then the weights go back to that snapshot, and nothing is
+        raised.
         """
         checks.train_data(train_data, out_grads)
         source = self._source_of_fit
@@ -735,7 +742,7 @@ class SVRGModule(Module):
         weights = super().get_params()
         if self._steps is not None and not self._steps.is_of(self._users_optimizer()):
             # The user has given the optimizer another schedule, or none.
-            self._steps = None
+            self._choose_steps_by(None)
             self.logger.warning("The optimizer has another learning rate schedule: its steps aren't chosen any more")
         if self._steps is not None:
             self._steps.leave(self._objective(), self._point())
@@ -992,7 +999,7 @@ class SVRGModule(Module):
             states = on_servers.fetch(self._users_optimizer(), internals.updated_parameters(self))
             with open(fname, "wb") as file:
                 pickle.dump(states, file)
-        if not optimizer_states.is_of_mxnet(self._users_optimizer()):
+        if not internals.is_of_mxnet(self._users_optimizer()):
             # What can't be read again is better known now.
             files.load_states(fname)
 
@@ -1147,7 +1154,7 @@ class SVRGModule(Module):
         self._take_over(saved.states or {}, saved.paths.states, sections["optimizer"])
         if self._steps is not None:
             self._steps.restore(sections.get("steps", {}))
-            self._workers.before_step()
+            self._workers.pass_on_settings()
         if internals.kvstore(self) is None:
             # Nothing brings the weights of the devices together.
             internals.set_arrays(self, sections.get("devices", {}))

@@ -115,12 +115,10 @@ def svrg(problem, w, shards, *, batch_size, epochs, update_freq=1, wd=0.0, momen
                 d = np.linalg.norm(at - w0)
                 far = d > 10 * np.finfo(float).eps * np.linalg.norm(w0)
                 secant = (sum(map(np.linalg.norm, changes)) / batch / d + max(decays), d) if far else ()
-                if first and far:
-                    rule.see(*secant)
-                if first:
-                    pass
-                else:
+                if not first:
                     known, measured = measured, secant
+                elif far:
+                    rule.see(*secant)
             if rule.L:
                 eta, beta = rule.rate()
             eta32, beta32, rescale = np.float32(eta), np.float32(beta), np.float32(1 / batch)

@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import mxnet as mx
 
-from ..mxnet_api.internals import Updated
+from ..mxnet_api.internals import Updated, is_of_mxnet
 from . import safe_pickle
 
 _OTHER = (
@@ -125,11 +125,6 @@ def fitting(
             elif each.name not in begun_anew:
                 begun_anew.append(each.name)
     return by_key, begun_anew
-
-
-def is_of_mxnet(optimizer: Any) -> bool:
-    """Whether this is one of mxnet's own optimizers, whose states keep their form."""
-    return type(optimizer).__module__.startswith("mxnet.")
 
 
 def put(states: Mapping[Any, Any], updater: Any) -> None:

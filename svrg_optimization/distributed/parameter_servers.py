@@ -167,7 +167,7 @@ class ParameterServers(Workers):
                     array.wait_to_read()
             internals.barrier(self.store)
 
-    def before_step(self) -> None:
+    def pass_on_settings(self) -> None:
         """Pass on what was set of the optimizer since the last step.
 
         RuntimeError if the servers are plain mxnet's, which can't be told.

@@ -165,8 +165,8 @@ class Workers(abc.ABC):
         self._fit_counts_steps = True
         return min(counts)
 
-    def before_step(self) -> None:  # noqa: B027 - mostly there is nothing to do
-        """Prepare for an update of the weights."""
+    def pass_on_settings(self) -> None:  # noqa: B027 - mostly there is nothing to do
+        """Tell what updates the weights which settings of the optimizer have changed; before each update."""
 
     def check_settable(self) -> None:  # noqa: B027 - mostly they do
         """Raise RuntimeError if what updates the weights doesn't take other settings."""

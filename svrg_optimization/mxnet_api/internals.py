@@ -174,7 +174,12 @@ def as_taken(optimizer: Any, setting: float) -> float:
     >>> as_taken(mx.optimizer.SGD(), 0.1)
     0.10000000149011612
     """
-    return float(np.float32(setting)) if type(optimizer).__module__.startswith("mxnet.") else float(setting)
+    return float(np.float32(setting)) if is_of_mxnet(optimizer) else float(setting)
+
+
+def is_of_mxnet(optimizer: Any) -> bool:
+    """Whether this is one of mxnet's own: its operators take the steps, and its states keep their form."""
+    return type(optimizer).__module__.startswith("mxnet.")
 
 
 def rate_multipliers(module: Any, optimizer: Any) -> Dict[str, float]:

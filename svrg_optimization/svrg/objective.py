@@ -56,10 +56,15 @@ def residual_norm(
     parts = {}
     for name, decay in decays.items():
         if name in mu:
-            weight = _beside(weights[name], mu[name])
-            found = residual(name, weight, mu[name] + weight * decay)
+            found = residual_of(name, mu[name], weights[name], decay, residual)
             parts[name] = full_gradient.norms({name: found})[name]
     return full_gradient.norm(parts)
+
+
+def residual_of(name: str, mu: Any, weight: Any, decay: float, residual: Callable[[str, Any, Any], Any]) -> Any:
+    """The residual of one parameter."""
+    weight = _beside(weight, mu)
+    return residual(name, weight, mu + weight * decay)
 
 
 def bound(gradient_norm: float, decays: Mapping[str, float]) -> Optional[float]:

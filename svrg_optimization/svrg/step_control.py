@@ -1,6 +1,7 @@
 """Lets a rule set the learning rate and momentum of an optimizer: what it is told, and when it is asked."""
 
 import math
+from functools import partial
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import mxnet as mx
@@ -10,6 +11,7 @@ from ..step_sizes import AutoStep, StepSize
 from .auto_step import AutoStepRule
 from .barzilai_borwein import BarzilaiBorweinRule
 from .estimator import Gradients
+from .objective import residual_of
 from .secants import Secants
 from .snapshot import Point
 from .step_rule import Place, StepRule, change_of_objective, is_worse, norm
@@ -38,7 +40,7 @@ class Objective(NamedTuple):
     scale: float
     rescale: float
     epsilon: float
-    residual: Optional[Callable[[str, Any, Any, float], Any]] = None
+    residual: Optional[Callable[..., Any]] = None
     penalty: Optional[Callable[[str, Any], float]] = None
     kinks: Sequence[str] = ()
 
@@ -216,11 +218,8 @@ class StepControl:
     def _residual(self, name: str, weight: Any, mu: Any) -> Any:
         objective = self.objective
         assert objective.residual is not None
-        weight = weight.astype(mu.dtype).as_in_context(mu.context)
-        gradient = mu + weight * objective.decays.get(name, 0.0)
-        return (
-            objective.residual(name, weight, gradient, self._rule.rate * objective.multipliers[name]).asnumpy().ravel()
-        )
+        of_step = partial(objective.residual, step=self._rule.rate * objective.multipliers[name])
+        return residual_of(name, mu, weight, objective.decays.get(name, 0.0), of_step).asnumpy().ravel()
 
     def go_back(self) -> None:
         """Begin the period anew at the snapshot, with a shorter step."""
