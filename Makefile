@@ -9,7 +9,7 @@ INSTALL = @sh tools/install.sh
 RUN = @.venv/bin/python
 
 .NOTPARALLEL:
-.PHONY: help demo test lint format types docs bench bench-quick mutation horovod scale clean
+.PHONY: help demo test lint format types docs linkcheck dist bench bench-quick mutation horovod scale clean
 
 help:  ## what there is to make
 	@sed -n 's/^\([a-z-]*\): *## */\1: /p' Makefile
@@ -38,6 +38,17 @@ types:  ## mypy
 docs:  ## the documentation, in docs/_build/html; a warning is an error
 	$(INSTALL) docs
 	$(RUN) -m sphinx -W --keep-going -q docs docs/_build/html
+	@echo "The documentation is in $(CURDIR)/docs/_build/html/index.html"
+
+linkcheck:  ## the links of the documentation to other sites; needs the network
+	$(INSTALL) docs
+	$(RUN) -m sphinx -q -b linkcheck docs docs/_build/linkcheck
+
+dist:  ## the source archive and the wheel as released, in dist; a warning about them is an error
+	$(INSTALL) dev
+	@rm -rf dist
+	$(RUN) -m build --outdir dist .
+	$(RUN) -m twine check --strict dist/*
 
 bench:  ## all benchmarks, on an idle machine: half an hour
 	$(INSTALL) bench
@@ -61,5 +72,5 @@ scale:  ## a job of 16 workers and 4 servers, and what they send, in a minute; a
 	$(RUN) -W ignore tests/distributed/scale_run.py $(ARGS)
 
 clean:  ## removes all that make has made
-	rm -rf .venv build *.egg-info docs/_build docs/api .mypy_cache .ruff_cache svrg_*.png
+	rm -rf .venv build dist *.egg-info docs/_build docs/api .mypy_cache .ruff_cache svrg_*.png
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,6 +11,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any, List
 
+from .mxnet_api import startup
+
 if TYPE_CHECKING:
     from . import history, proximal, step_sizes, svrg_module, svrg_optimizer, theory
     from .diagnosis import diagnose
@@ -37,6 +39,8 @@ _HOME = {
     "_SVRGOptimizer": "svrg_optimizer",
     "_AssignmentOptimizer": "svrg_optimizer",
 }
+
+startup.install()
 
 if os.environ.get("DMLC_ROLE") == "worker":
     from .distributed import watch_client

@@ -269,7 +269,10 @@ class SVRGModule(Module):
         binding = force_rebind or not self.binded
         if binding:
             internals.return_free_memory()
-        super().bind(data_shapes, label_shapes, for_training, inputs_need_grad, force_rebind, shared_module, grad_req)
+        with internals.without_notes_on_kernels():
+            super().bind(
+                data_shapes, label_shapes, for_training, inputs_need_grad, force_rebind, shared_module, grad_req
+            )
         if binding and for_training:
             self._full_batch_rows = internals.rows_on_devices(self)
             self._gradient = BatchGradient(self.symbol, *shapes.of_inputs(self))

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from importlib import metadata
 
-import numpy as np
 import pytest
 
 import svrg_optimization
@@ -32,7 +31,10 @@ def test_the_wheel_has_all_of_the_package_and_nothing_else():
     assert {file.as_posix() for file in files if file.parts[0] == "svrg_optimization"} == sources
     names = ["__init__.py", "svrg_module.py", "py.typed", "distributed/__init__.py", "launch/__main__.py"]
     assert {"svrg_optimization/" + name for name in names} < sources
-    assert {re.sub(r"-.*", "", file.parts[0]) for file in files} == {"svrg_optimization"}
+    others = {file.parts[0] for file in files} - {"svrg_optimization", INSTALLED._path.name}
+    assert others == {"_svrg_optimization_startup.py", "_svrg_optimization_startup.pth"}
+    copy = pathlib.Path(INSTALLED.locate_file("_svrg_optimization_startup.py"))
+    assert copy.read_bytes() == (PACKAGE / "mxnet_api" / "startup.py").read_bytes()
 
 
 def test_one_version():
@@ -44,10 +46,22 @@ def test_the_metadata_bounds_what_mxnet_needs_and_does_not_ask_for():
     # Of "name<bound,>=bound ; extra == 'x'", in whatever order the building setuptools wrote it.
     needs = {re.match(r"[\w-]+", line).group(): set(re.findall(r"[<>=]+[\d.]+", line)) for line in INSTALLED.requires
              if "extra" not in line}  # fmt: skip
-    assert needs == {"mxnet": {">=1.9.1", "<2"}, "numpy": {">=1.17", "<1.24"}}
-    assert set(re.findall(r"[<>=]+[\d.]+", INSTALLED.metadata["Requires-Python"])) == {">=3.8", "<3.12"}
+    assert needs == {"mxnet": {">=1.9.1", "<2"}, "numpy": {">=1.17", "<2"}, "setuptools": set()}
+    assert [line for line in INSTALLED.requires if re.search(r'^setuptools *; *python_version *>= *"3.12"', line)]
+    assert set(re.findall(r"[<>=]+[\d.]+", INSTALLED.metadata["Requires-Python"])) == {">=3.8", "<3.13"}
     assert set(INSTALLED.metadata.get_all("Provides-Extra")) == {"bench", "dev", "docs", "examples", "horovod", "test"}
-    assert tuple(map(int, np.__version__.split(".")[:2])) < (1, 24)
+
+
+def test_the_description_has_links_that_work_on_another_site():
+    text = INSTALLED.metadata.get_payload() or INSTALLED.metadata["Description"]
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    home = INSTALLED.metadata["Home-page"]
+    assert any(link.startswith(home + "/raw/main/docs/images/") for link in links)
+    assert any(link.startswith(home + "/blob/main/docs/") for link in links)
+    assert [link for link in links if not link.startswith("https://")] == []
+    # What the links lead to is there.
+    here = [re.sub(re.escape(home) + r"/(?:raw|blob)/main/|#.*", "", link) for link in links if link.startswith(home)]
+    assert [path for path in here if not (ROOT / path).exists()] == []
 
 
 # --------------------------------------------------------------------------------------------------- the Makefile
@@ -136,19 +150,75 @@ def test_any_other_trouble_of_the_loader_is_left_as_it_is(tmp_path):
     assert err.endswith("OSError: libmxnet.so: file too short\n")
 
 
-@pytest.mark.parametrize(
-    "how", ["from svrg_optimization import SVRGModule", "import svrg_optimization; svrg_optimization.SVRGModule"]
-)
+# Orders in which a program may import the two; a parameter server imports mxnet alone.
+ORDERS = [
+    "import mxnet",
+    "import svrg_optimization, mxnet",
+    "import mxnet, svrg_optimization",
+    "from svrg_optimization import SVRGModule",
+    "import svrg_optimization; svrg_optimization.SVRGModule",
+]
+
+
+@pytest.mark.parametrize("how", ORDERS)
+def test_mxnet_is_imported_in_any_order(how):
+    code, out, err = run(sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c",
+                         how + "; import sys; print(sys.modules['mxnet'].nd.ones(1).asscalar())")  # fmt: skip
+    assert (code, out) == (0, "1.0\n"), err
+
+
+# What stands for another NumPy: it is found before the real one.
+@pytest.mark.parametrize("how", ORDERS)
 def test_a_numpy_that_is_too_new_is_named_with_its_remedy(tmp_path, how):
-    # What mxnet 1.9.1 does with NumPy 1.24 and later.
-    path = stub(tmp_path, __init__="import numpy; numpy.__version__ = '1.26.4'\n"
-                                   "raise AttributeError(\"module 'numpy' has no attribute 'bool'\")")  # fmt: skip
+    (tmp_path / "numpy.py").write_text("__version__ = '2.1.0'\n", "utf-8")
+    path = stub(tmp_path, __init__="import numpy; numpy.PZERO")
     code, out, err = run(sys.executable, "-c", how, PYTHONPATH=path)
     assert (code, out) == (1, "")
     assert err.splitlines()[-1] == (
-        "ImportError: mxnet can't be imported: mxnet 1.9.1 needs NumPy below 1.24, and NumPy 1.26.4 is installed. "
-        'Install another: pip install "numpy<1.24"'
+        "ImportError: mxnet 1.9.1 needs NumPy below 2, and NumPy 2.1.0 is installed. "
+        'Install another: pip install "numpy<2"'
     )
+
+
+@pytest.mark.parametrize("how", ORDERS)
+@pytest.mark.parametrize(
+    "numpy, has_bool", [("1.17.3", "False"), ("1.23.5", "False"), ("1.24.0", "True"), ("1.26.4", "True")]
+)
+def test_numpy_bool_is_given_back_where_numpy_removed_it(tmp_path, how, numpy, has_bool):
+    (tmp_path / "numpy.py").write_text("__version__ = {!r}\n".format(numpy), "utf-8")
+    path = stub(tmp_path, __init__="import numpy; print(getattr(numpy, 'bool', None) is bool)", svrg_module="")
+    code, out, _ = run(sys.executable, "-c", how, PYTHONPATH=path)
+    # The stand-ins are too little for the package's own import, which comes after.
+    assert out == has_bool + "\n"
+
+
+PYTHON_3_12_WITHOUT_SETUPTOOLS = """
+import importlib.util, sys
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name == "distutils" else find_spec(name, *more)
+import numpy
+sys.version_info = (3, 12, 0)
+import mxnet
+"""
+
+
+def test_without_distutils_the_remedy_is_setuptools(tmp_path):
+    code, _, err = run(sys.executable, "-c", PYTHON_3_12_WITHOUT_SETUPTOOLS, PYTHONPATH=stub(tmp_path, __init__=""))
+    assert code == 1
+    assert err.splitlines()[-1] == (
+        "ImportError: mxnet 1.9.1 needs distutils, which Python 3.12 lacks and setuptools has. "
+        "Install it: pip install setuptools"
+    )
+
+
+def test_a_program_without_mxnet_starts_with_no_more_than_the_hook(tmp_path):
+    """The hook imports nothing that a bare Python has not imported already."""
+    code = "import sys; print(sorted(sys.modules))"
+    bare = run(sys.executable, "-S", "-c", code)[1]
+    loaded = "import sys; before = set(sys.modules); import _svrg_optimization_startup as hook; hook.install(); " + code
+    path = str(pathlib.Path(INSTALLED.locate_file("")))
+    with_hook = run(sys.executable, "-S", "-c", loaded, PYTHONPATH=path)[1]
+    assert set(eval(with_hook)) - set(eval(bare)) == {"_svrg_optimization_startup"}
 
 
 def test_another_attribute_error_in_the_import_is_not_lost(tmp_path):
@@ -156,6 +226,29 @@ def test_another_attribute_error_in_the_import_is_not_lost(tmp_path):
     code, _, err = run(sys.executable, "-c", "from svrg_optimization import SVRGModule", PYTHONPATH=path)
     assert code == 1
     assert err.splitlines()[-1] == "ImportError: mxnet can't be imported: something else"
+
+
+# --------------------------------------------------------------------------------------------- mxnet's notes on kernels
+
+QUIET = """
+import os, sys
+import mxnet as mx
+from svrg_optimization import SVRGModule
+
+network = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=2, name="fc"), name="softmax")
+before = dict(os.environ)
+for kind in (SVRGModule, mx.mod.Module):
+    kind(network).bind([("data", (4, 3))], [("softmax_label", (4,))])
+assert dict(os.environ) == before
+"""
+NOTE = "Subgraph backend MKLDNN is activated."
+
+
+@pytest.mark.parametrize("decided, notes", [(None, False), ("0", False), ("1", True)])
+def test_mxnet_does_not_say_which_kernels_it_uses_unless_it_is_asked_to(decided, notes):
+    code, _, err = run(sys.executable, "-W", "ignore", "-c", QUIET, MXNET_SUBGRAPH_VERBOSE=decided)
+    assert code == 0
+    assert (NOTE in err) == notes
 
 
 # ------------------------------------------------------------------------------------------------- the user's logging
@@ -224,6 +317,7 @@ def find_python(tmp_path):
     def find(interpreters, asked_for=None):
         for name, pretence in interpreters.items():
             path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
             if pretence is NO_PYTHON:
                 text = "#!/bin/sh\necho no version of Python is chosen >&2\nexit 127\n"
             else:
@@ -231,7 +325,7 @@ def find_python(tmp_path):
             path.write_text(text, "utf-8")
             path.chmod(0o755)
         script = str(ROOT / "tools" / "find_python.sh")
-        return run("/bin/sh", script, PATH=str(tmp_path), PYTHON=asked_for)
+        return run("/bin/sh", script, PATH=str(tmp_path), HOME=str(tmp_path), PYENV_ROOT=None, PYTHON=asked_for)
 
     return find
 
@@ -248,7 +342,9 @@ FOUND = (0, os.path.realpath(sys.executable) + "\n", "")
         {"python": GOOD},
         {"python3.11": NO_PYTHON, "python3.10": NO_PYTHON, "python3.9": GOOD},
         {"python3.11": NO_ENSUREPIP, "python3": GOOD},
-        {"python3": version(3, 12), "python": GOOD},
+        {"python3.12": GOOD},
+        {"python3": version(3, 13), "python": GOOD},
+        {".pyenv/versions/3.12.4/bin/python": GOOD, "python3": NO_PYTHON},
     ],
 )
 def test_a_fitting_python_is_found(find_python, interpreters):
@@ -258,8 +354,8 @@ def test_a_fitting_python_is_found(find_python, interpreters):
 @pytest.mark.parametrize(
     "interpreters, reason",
     [
-        ({}, "none of python3.11 "),
-        ({"python3": version(3, 12)}, "python3: Python 3.12, which does not fit"),
+        ({}, "none of python3.12 "),
+        ({"python3": version(3, 13)}, "python3: Python 3.13, which does not fit"),
         ({"python3": version(3, 7)}, "python3: Python 3.7, which does not fit"),
         ({"python": version(2, 7)}, "python: Python 2.7, which does not fit"),
         ({"python3": version(3, 11) + NO_ENSUREPIP}, "apt-get install python3.11-venv"),
@@ -270,13 +366,15 @@ def test_a_fitting_python_is_found(find_python, interpreters):
 def test_no_fitting_python_is_said_with_what_was_found(find_python, interpreters, reason):
     code, out, err = find_python(interpreters)
     assert (code, out) == (1, "")
-    assert err.startswith("No fitting Python: Python 3.8, 3.9, 3.10 or 3.11 is needed")
+    assert err.startswith("No fitting Python: Python 3.8, 3.9, 3.10, 3.11 or 3.12 is needed")
     assert reason in err
     assert "apt-get install python3 python3-venv" in err
 
 
 def test_the_newest_python_is_taken(find_python):
-    code, out, _ = find_python({"python3.11": "print('newest'); ", "python3.8": GOOD, "python3": GOOD})
+    names = {"python3.11": GOOD, "python3.8": GOOD, "python3": GOOD}
+    newest = ".pyenv/versions/3.12.4/bin/python"
+    code, out, _ = find_python({newest: "print('newest'); ", ".pyenv/versions/3.11.9/bin/python": GOOD, **names})
     assert (code, out.splitlines()[0]) == (0, "newest")
 
 

@@ -38,7 +38,7 @@ fi
 
 if [ ! -e ".venv/installed-$extra" ]; then
     echo "Installing the wheel into .venv, with what '$extra' needs"
-    # One command for all: pip holds NumPy below 1.24 only for what it installs together with our wheel.
+    # One command for all: pip holds NumPy below 2 only for what it installs together with our wheel.
     pip install "$(echo .venv/wheel/*.whl)[$extra]"
     .venv/bin/python tools/check_import.py
     # The first import of matplotlib makes a cache of all fonts, and complains on stderr if that takes long.

@@ -8,5 +8,6 @@
 `checks`        arguments that can't be trained with
 `call_order`    methods that are called too early
 `importing`     why mxnet can't be imported
+`startup`       NumPy and Python made to fit before mxnet is imported
 ==============  =================================================================================================
 """

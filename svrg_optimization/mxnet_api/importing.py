@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import sys
 from typing import Iterator
 
 # The libraries that the mxnet 1.9.1 wheel needs and does not carry, with Debian's and Fedora's package.
@@ -10,8 +9,6 @@ _PACKAGES = {
     "libgomp": ("libgomp1", "libgomp"),
     "libquadmath": ("libquadmath0", "libquadmath"),
 }
-# mxnet 1.9.1 uses numpy.bool, which this version removed.
-_TOO_NEW = (1, 24)
 
 
 def remedy(message: str) -> str:
@@ -28,20 +25,6 @@ def remedy(message: str) -> str:
     return "apt-get install {} (Debian, Ubuntu) or dnf install {} (Fedora, RHEL)".format(*_PACKAGES[found.group(1)])
 
 
-def advice_about_numpy(version: str) -> str:
-    """What to do about a NumPy that mxnet 1.9.1 doesn't work with; "" if this one isn't such.
-
-    >>> advice_about_numpy("1.26.4")
-    'mxnet 1.9.1 needs NumPy below 1.24, and NumPy 1.26.4 is installed. Install another: pip install "numpy<1.24"'
-    >>> advice_about_numpy("1.23.5")
-    ''
-    """
-    if tuple(map(int, version.split(".")[:2])) < _TOO_NEW:
-        return ""
-    needed = 'mxnet 1.9.1 needs NumPy below 1.24, and NumPy {} is installed. Install another: pip install "numpy<1.24"'
-    return needed.format(version)
-
-
 @contextlib.contextmanager
 def explain_errors() -> Iterator[None]:
     """Turn errors of mxnet's import into an ImportError that says what to do.
@@ -56,6 +39,4 @@ def explain_errors() -> Iterator[None]:
             raise
         raise ImportError("mxnet can't be imported: {}. Install it: {}".format(error, command)) from error
     except AttributeError as error:
-        numpy = sys.modules.get("numpy")
-        advice = advice_about_numpy(numpy.__version__) if numpy is not None else ""
-        raise ImportError("mxnet can't be imported: {}".format(advice or error)) from error
+        raise ImportError("mxnet can't be imported: {}".format(error)) from error

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import ctypes
+import os
 import weakref
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -427,6 +428,23 @@ def replace_executors(module: Any, inputs_of: Any, memory_of: Optional[Any] = No
         )  # fmt: skip
     group._default_execs = None
     group._collect_arrays()
+
+
+@contextlib.contextmanager
+def without_notes_on_kernels() -> Iterator[None]:
+    """Let mxnet not say, for every network that is bound, that it uses MKLDNN.
+
+    mxnet reads the variable once, when the process binds its first network. Whoever has set it has decided.
+    """
+    variable = "MXNET_SUBGRAPH_VERBOSE"
+    if variable in os.environ:
+        yield
+        return
+    os.environ[variable] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[variable]
 
 
 def place(module: Any, contexts: List[Any]) -> None:
