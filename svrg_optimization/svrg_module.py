@@ -234,6 +234,7 @@ class SVRGModule(Module):
 
     # ------------------------------------------------------------------------------------------------- set-up
 
+    @internals.without_notes_on_kernels()
     def bind(
         self, data_shapes: Sequence[Any], label_shapes: Optional[Sequence[Any]] = None, for_training: bool = True,
         inputs_need_grad: bool = False, force_rebind: bool = False, shared_module: Optional[Module] = None,
@@ -269,10 +270,7 @@ class SVRGModule(Module):
         binding = force_rebind or not self.binded
         if binding:
             internals.return_free_memory()
-        with internals.without_notes_on_kernels():
-            super().bind(
-                data_shapes, label_shapes, for_training, inputs_need_grad, force_rebind, shared_module, grad_req
-            )
+        super().bind(data_shapes, label_shapes, for_training, inputs_need_grad, force_rebind, shared_module, grad_req)
         if binding and for_training:
             self._full_batch_rows = internals.rows_on_devices(self)
             self._gradient = BatchGradient(self.symbol, *shapes.of_inputs(self))

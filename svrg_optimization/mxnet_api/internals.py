@@ -404,6 +404,25 @@ def _kept(arrays: List[Any]) -> Iterator[None]:
             value.copyto(array)
 
 
+@contextlib.contextmanager
+def without_notes_on_kernels() -> Iterator[None]:
+    """Let mxnet not say, for every network that is bound, that it uses MKLDNN.
+
+    mxnet reads the variable twice in a process: at the first ``simple_bind`` and at the first ``bind`` of a network.
+    Whoever has set it has decided.
+    """
+    variable = "MXNET_SUBGRAPH_VERBOSE"
+    if variable in os.environ:
+        yield
+        return
+    os.environ[variable] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[variable]
+
+
+@without_notes_on_kernels()
 def replace_executors(module: Any, inputs_of: Any, memory_of: Optional[Any] = None) -> None:
     """Bind a module's executors anew, on its own weights, gradients and auxiliary states.
 
@@ -428,23 +447,6 @@ def replace_executors(module: Any, inputs_of: Any, memory_of: Optional[Any] = No
         )  # fmt: skip
     group._default_execs = None
     group._collect_arrays()
-
-
-@contextlib.contextmanager
-def without_notes_on_kernels() -> Iterator[None]:
-    """Let mxnet not say, for every network that is bound, that it uses MKLDNN.
-
-    mxnet reads the variable once, when the process binds its first network. Whoever has set it has decided.
-    """
-    variable = "MXNET_SUBGRAPH_VERBOSE"
-    if variable in os.environ:
-        yield
-        return
-    os.environ[variable] = "0"
-    try:
-        yield
-    finally:
-        del os.environ[variable]
 
 
 def place(module: Any, contexts: List[Any]) -> None:
