@@ -3,9 +3,9 @@
     python docs/make_gallery.py             # all of them
     python docs/make_gallery.py mlp resume  # some
 
-Run it, on an idle machine, when an example prints or draws something else than before: tests/test_examples.py tells.
-The examples take a minute, which is too long for each build of the site. So their output is kept in the repository: what
-they print in docs/gallery/, pictures in docs/images/.
+Run it, on an idle machine, when an example prints or draws something new: tests/test_examples.py tells.
+The examples take a minute, too long for each build of the site. So their output is kept in the repository: what they
+print in docs/gallery/, their pictures in docs/images/.
 """
 
 import argparse

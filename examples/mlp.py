@@ -10,10 +10,10 @@ one every 5 epochs for nets, and so does this example.
 
 You should see a line for each epoch and, from the log, one for each snapshot.
 The training loss falls epoch by epoch, and about 98 of 100 validation digits
-are classified correctly. The picture, svrg_mlp.png, has the losses: each
-snapshot makes the training loss fall faster; the validation loss stops falling
-after 10 epochs. From there on, a lower training loss makes no better
-predictions.
+are classified correctly. The picture, svrg_mlp.png, has the losses: after the
+second snapshot the training loss falls faster, and after 10 epochs the
+validation loss stops falling. From there on, a lower training loss makes no
+better predictions.
 """
 
 import argparse

@@ -72,7 +72,7 @@ def table(printed):
 
 
 def shape(printed):
-    """The lines without their numbers, each once: how often a line comes may depend on roundings, and so on machines."""
+    """The lines without their numbers, each once: how often a line comes may depend on roundings."""
     number = r"-?\b\d+(\.\d+)?(e[-+]\d+)?%?(?=\W|x|s|$)|(?<=\s)-(?=\s)"  # or a dash in a table
     lines = [" ".join(re.sub(number, "#", line).split()) for line in printed.splitlines()]
     return list(dict.fromkeys(lines))
