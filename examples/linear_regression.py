@@ -59,7 +59,10 @@ def load(path, batch_size):
     """Return standardised (features, labels) for training and, the last tenth or so, for validation."""
     if path:
         print("Reading {} ...".format(path), flush=True)
-        x, y = load_svmlight_file(path)
+        try:
+            x, y = load_svmlight_file(path)
+        except ValueError as error:
+            sys.exit("{} isn't in libsvm's format: {}".format(path, error))
         x = x.toarray()
     else:
         x, y = load_diabetes(return_X_y=True)

@@ -173,6 +173,12 @@ def test_a_batch_size_that_the_data_do_not_fill(run_here):
     assert code == 0
 
 
+def test_a_file_of_another_format(run_here, tmp_path):
+    (tmp_path / "table.csv").write_text("year,timbre\n2001,49.9\n")
+    code, _ = run_here("linear_regression.py", "--data", "table.csv")
+    assert code.startswith("table.csv isn't in libsvm's format: ")
+
+
 def test_what_is_not_installed_is_said(run_here, monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec",
