@@ -1,19 +1,67 @@
-"""What the examples share: what a pass over the data is, a step size from the data, and one classic data set.
+"""What the examples share: types of arguments, counting passes, a step size from the data, digits, and pictures.
 
-Importing it, before mxnet, also sets what mxnet reads from the environment when it is loaded.
+This file is quick to import. mxnet, scikit-learn and matplotlib take seconds, so only the functions that need them
+import them. Importing this file, before mxnet, also sets what mxnet reads from the environment when it is loaded.
 """
 
+import argparse
+import importlib.util
 import math
 import os
+import sys
+
+import numpy as np
 
 # Networks as small as these gain nothing from threads, and lose much where other programs keep the processors busy.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # mxnet would say on stderr, for every network, which library of kernels it uses.
 os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")
 
-import mxnet as mx
-import numpy as np
-from sklearn.datasets import load_digits
+for package in ("svrg_optimization", "mxnet", "sklearn", "matplotlib"):
+    if importlib.util.find_spec(package) is None:
+        sys.exit("{} isn't installed. In the root of the repository, this installs what the examples need:\n\n"
+                 "    pip install '.[examples]'".format(package))  # fmt: skip
+
+
+def whole_number(least=1, most=None):
+    """Return a type for argparse: a whole number from `least` to `most`."""
+
+    def parse(text):
+        number = int(text)
+        if number < least or (most is not None and number > most):
+            bounds = "at least {}".format(least) if most is None else "from {} to {}".format(least, most)
+            raise argparse.ArgumentTypeError("must be {}, not {}".format(bounds, number))
+        return number
+
+    parse.__name__ = "whole number"  # argparse says "invalid whole number value: 'x'"
+    return parse
+
+
+def positive_number(text):
+    """Be a type for argparse: a number above 0."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError("must be above 0, not {}".format(text))
+    return number
+
+
+positive_number.__name__ = "number"
+
+
+def existing_file(path):
+    """Be a type for argparse: the path of a file that is there."""
+    if not os.path.isfile(path):
+        raise argparse.ArgumentTypeError("there is no file {}".format(path))
+    return path
+
+
+def picture_file(path):
+    """Be a type for argparse: the path of a picture that can be written. Training comes first: better to know now."""
+    if not path.endswith((".png", ".svg", ".pdf")):
+        raise argparse.ArgumentTypeError("must end in .png, .svg or .pdf, not as {} does".format(path))
+    if not os.path.isdir(os.path.dirname(path) or "."):
+        raise argparse.ArgumentTypeError("there is no directory {}".format(os.path.dirname(path)))
+    return path
 
 
 def passes_after(epochs, update_freq):
@@ -54,6 +102,8 @@ def step_size(features, batch_size, curvature, of_samples=np.mean):
 
 def batches(x, y, batch_size):
     """Return an iterator over float64 data."""
+    import mxnet as mx
+
     # NDArrays: of NumPy's float64 the iterator would make float32.
     x, y = mx.nd.array(x, dtype="float64"), mx.nd.array(y, dtype="float64")
     return mx.io.NDArrayIter(x, y, batch_size, label_name="label")
@@ -61,7 +111,23 @@ def batches(x, y, batch_size):
 
 def digits():
     """Return scikit-learn's 1797 images of handwritten digits: the pixels, centred and of unit size, and the digits."""
+    from sklearn.datasets import load_digits
+
     images = load_digits()
     # All pixels have one unit, so they share one scale: each by its own would blow up those that are nearly constant.
     pixels = images.data - images.data.mean(axis=0)
     return pixels / pixels.std(), images.target
+
+
+def new_figure(title, heights, **options):
+    """Return a matplotlib figure, narrow enough for a phone, and its panels, one above the other, of these heights."""
+    from matplotlib.figure import Figure  # without pyplot: no window is opened
+
+    figure = Figure(figsize=(5.6, sum(heights)), dpi=130, constrained_layout=True)
+    panels = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights}, **options)[:, 0]
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10.5)
+    for panel in panels:
+        panel.grid(alpha=0.3)
+        for side in ("top", "right"):
+            panel.spines[side].set_visible(False)
+    return figure, panels

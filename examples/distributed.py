@@ -2,17 +2,23 @@
 
     python -m svrg_optimization.launch -n 2 -s 1 -- python distributed.py
 
-Every second digit belongs to worker 0, the others to worker 1; each trains on batches of its own, half as large. The
-full gradient is that of all digits, and both workers always have the same weights. So this is the same training as
+runs two workers and a parameter server on this machine. Every second digit
+belongs to worker 0, the others to worker 1. Each worker trains on batches of its
+own, half as large. The full gradient is that of all digits, and both workers
+always have the same weights. So this is the same training as
 
     python distributed.py
 
-on one machine: the two print the same table, but for the last digits, which are rounded otherwise.
+in one process: the two print the same table, but for the last digits, which
+are rounded otherwise.
 
-With --directory, worker 0 saves a checkpoint after each epoch. Stop the job, by Ctrl-C or by killing any of its
-processes, and start it again with --resume: it goes on from the last checkpoint as if nothing had happened.
+With --directory, worker 0 saves a checkpoint after each epoch. Stop the job, by
+Ctrl-C or by killing any of its processes, and start it again with --resume: it
+goes on from the last checkpoint.
 
-You should see a table in which the loss comes within 1e-12 of its minimum.
+You should see a table in which the loss comes within 1e-12 of its minimum f*.
+"f - f* at most" says how far from the minimum the loss may still be. It is
+computed from the gradient; the minimum needn't be known.
 """
 
 import argparse
@@ -22,6 +28,22 @@ import sys
 import warnings
 
 import _common
+
+if __name__ == "__main__":
+    # The arguments come before the imports that take seconds: --help and errors are there at once.
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=_common.whole_number(), default=40, help="(default: 40)")
+    parser.add_argument("--batch-size", type=_common.whole_number(1, 1792), default=64,
+                        help="of all workers together (default: 64)")  # fmt: skip
+    parser.add_argument("--lr", type=_common.positive_number,
+                        help="constant step (default: half of 1 / smoothness of a batch's loss)")  # fmt: skip
+    parser.add_argument("--directory", help="where checkpoints go (default: there are none)")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, if there is one")
+    parser.add_argument("--verbose", action="store_true", help="show the log: each full gradient and each epoch")
+    args = parser.parse_args()
+    if args.resume and not args.directory:
+        parser.error("--resume needs --directory, where the checkpoints are")
+
 import mxnet as mx
 import numpy as np
 
@@ -31,7 +53,7 @@ UPDATE_FREQ = 2
 # A power of two: mxnet rounds it to float32.
 WEIGHT_DECAY = 2**-4
 MOMENTUM = 0.5
-# Whole batches, for 1, 2 or 4 workers.
+# Of 1797: whole batches, for 1, 2 or 4 workers.
 SAMPLES = 1792
 
 
@@ -43,7 +65,7 @@ class Objective:
         self.targets = np.eye(10)[y]
 
     def at(self, w):
-        """Return f(w), by how much at most it is above the minimum, and the share of digits told right."""
+        """Return f(w), how far it is above the minimum at most, and the share of digits classified correctly."""
         z = self.x @ w.T
         z -= z.max(axis=1, keepdims=True)
         log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
@@ -59,29 +81,21 @@ def network():
     return mx.sym.SoftmaxOutput(output, mx.sym.Variable("label"), name="softmax")
 
 
-def new_or_resumed(args):
+def new_or_resumed(prefix, resume):
     """Return a module and the epoch that it begins at."""
-    last = SVRGModule.last_checkpoint(args.prefix) if args.resume else None
+    last = SVRGModule.last_checkpoint(prefix) if resume else None
     if last is None:
         return SVRGModule(network(), label_names=["label"], update_freq=UPDATE_FREQ), 0
-    return SVRGModule.load(args.prefix, last, load_optimizer_states=True, label_names=["label"]), last
+    return SVRGModule.load(prefix, last, load_optimizer_states=True, label_names=["label"]), last
 
 
 def main():
     """Run the example."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=40, help="(default: 40)")
-    parser.add_argument("--batch-size", type=int, default=64, help="of all workers together (default: 64)")
-    parser.add_argument("--lr", type=float, help="constant step (default: half of 1 / smoothness of a batch's loss)")
-    parser.add_argument("--directory", help="where checkpoints go (default: there are none)")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, if there is one")
-    args = parser.parse_args()
-    if args.resume and not args.directory:
-        parser.error("--resume needs --directory, where the checkpoints are")
-    args.prefix = os.path.join(args.directory or "", "digits")
-    logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(message)s")
-
-    module, begin_epoch = new_or_resumed(args)
+    # Without basicConfig, Python shows warnings only.
+    level = logging.INFO if args.verbose else logging.WARNING
+    logging.basicConfig(level=level, stream=sys.stdout, format="    %(message)s")
+    prefix = os.path.join(args.directory or "", "digits")
+    module, begin_epoch = new_or_resumed(prefix, args.resume)
     # The launcher has told this process that it is a worker; without it, this is a program for one machine.
     store = mx.kv.create("dist_sync" if "DMLC_ROLE" in os.environ else "local")
     rank, workers = store.rank, store.num_workers
@@ -95,19 +109,19 @@ def main():
     objective = Objective(x, y)
 
     def print_row(epoch, symbol, params, aux):
-        f, above, right = objective.at(params["fc_weight"].asnumpy())
-        print("{:5}{:12.6f}{:14.1e}{:9.2%}".format(epoch + 1, f, above, right), flush=True)
+        f, above, correct = objective.at(params["fc_weight"].asnumpy())
+        print("{:5}{:12.6f}{:14.1e}{:9.2%}".format(epoch + 1, f, above, correct), flush=True)
 
     callbacks = []
     if rank == 0:
         print("{} digits, {} of them here; batches of {} x {}; step {:.3g}{}\n".format(
             len(y), len(own_y), workers, data.batch_size, lr,
             "; going on after epoch {}".format(begin_epoch) if begin_epoch else ""))  # fmt: skip
-        print("epoch        loss   f - f* up to    right")
+        print("epoch        loss  f - f* at most  correct")
         callbacks.append(print_row)
         if args.directory:
             os.makedirs(args.directory, exist_ok=True)
-            callbacks.append(mx.callback.module_checkpoint(module, args.prefix, save_optimizer_states=True))
+            callbacks.append(mx.callback.module_checkpoint(module, prefix, save_optimizer_states=True))
     with warnings.catch_warnings():
         # A loaded module has its weights already, and Module says that it doesn't initialize them again.
         warnings.filterwarnings("ignore", "Parameters already initialized")

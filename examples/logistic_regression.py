@@ -1,29 +1,61 @@
-"""SVRG against SGD on logistic regression, with steps that choose themselves: how far the loss is above its minimum.
+"""SVRG with steps that choose themselves, against constant steps and SGD: logistic regression.
 
-    python logistic_regression.py [--dataset digits]
+    python logistic_regression.py
+    python logistic_regression.py --dataset digits
 
-With learning_rate='auto' nothing is to be tuned, and with tol training stops by itself. Beside it are constant steps:
-1/L, where L is the smoothness of a batch's loss, and ten times less and more. SGD takes 1/L, too: it comes near the
-minimum and then wanders around it, since the noise of its gradients doesn't shrink. SVRG's does, because it measures
-each batch's gradient against the gradient of the same batch at a snapshot, whose mean is known.
+With learning_rate='auto' there is nothing to tune, and with tol training stops
+by itself. For comparison, SVRG also trains with constant steps: 1/L, where L is
+the smoothness of a batch's loss, ten times less, and ten times more. SGD takes
+1/L, too. It comes near the minimum and then wanders around it, since the noise
+of its gradients doesn't shrink. The noise of SVRG's gradients does shrink: SVRG
+measures each batch's gradient against the gradient of the same batch at a
+snapshot, where the mean over all samples is known.
 
-You should see a table of f - f* (the loss less its minimum), where 'auto' falls until it stops. A constant step needs
-the right size: 0.1/L is slow, and 10/L gets nowhere. Below the table is why 'auto' stopped, and its certificate: how
-far at most the loss is above the minimum, said without knowing the minimum. The true distance is beside it, and less.
-The same is in a picture, svrg_logistic_regression.png.
+You should see a table of f - f*, the loss less its minimum. With 'auto' it
+falls until training stops. A constant step needs the right size: 0.1/L is slow,
+and 10/L gets nowhere. Below the table is why 'auto' stopped, and a certificate:
+how far the loss is above its minimum at most, found without knowing the
+minimum. The true distance stands beside it, and is smaller. The picture,
+svrg_logistic_regression.png, has f - f* against passes and against seconds.
 
-Training is Module's own `fit`: SGD and SVRG differ in the class that is made, and in nothing else.
+The training is Module's own `fit`. SGD and SVRG differ only in the class of the
+module.
 """
 
 import argparse
 import itertools
+import logging
+import sys
 import time
 from typing import NamedTuple
 
 import _common
+
+if __name__ == "__main__":
+    # The arguments come before the imports that take seconds: --help and errors are there at once.
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", choices=["breast_cancer", "digits"], default="breast_cancer",
+                        help="digits: tell the odd from the even (default: breast_cancer)")  # fmt: skip
+    parser.add_argument("--dtype", choices=["float32", "float64", "both"], default="both",
+                        help="of 'auto'; the others take the last of them (default: both)")  # fmt: skip
+    parser.add_argument("--passes", type=_common.whole_number(3), default=120,
+                        help="gradient evaluations per sample; SVRG's first epoch takes 3 (default: 120)")  # fmt: skip
+    parser.add_argument("--tol", type=_common.positive_number,
+                        help="'auto' stops at this part of the first gradient (default: 1e-6 in float32, 1e-10 in "
+                        "float64)")  # fmt: skip
+    parser.add_argument("--constant", type=_common.positive_number, nargs="*", default=[0.1, 1, 10], metavar="STEP",
+                        help="constant steps of SVRG, times 1 / L (default: 0.1 1 10)")  # fmt: skip
+    parser.add_argument("--batch-size", type=_common.whole_number(1, 569), help="(default: 8, or 32 for digits)")
+    parser.add_argument("--wd", type=_common.positive_number, default=1 / 64,
+                        help="weight decay, which is L2 regularisation (default: 1/64)")  # fmt: skip
+    parser.add_argument("--output", metavar="PNG", type=_common.picture_file, default="svrg_logistic_regression.png",
+                        help="where the picture goes (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--verbose", action="store_true", help="show the log: each full gradient and each epoch")
+    args = parser.parse_args()
+    args.batch_size = args.batch_size or {"breast_cancer": 8, "digits": 32}[args.dataset]
+
 import mxnet as mx
 import numpy as np
-from matplotlib.figure import Figure
 from sklearn.datasets import load_breast_cancer
 
 from svrg_optimization import SVRGModule
@@ -117,7 +149,23 @@ class Run(NamedTuple):
     gaps: list
 
 
-def train(name, dtype, step, x, y, args, loss):
+class Stopwatch:
+    """The seconds between `start` and `stop`, added up."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def start(self):
+        """Go on."""
+        self.started = time.perf_counter()
+
+    def stop(self):
+        """Pause, and return the seconds so far."""
+        self.seconds += time.perf_counter() - self.started
+        return self.seconds
+
+
+def train(name, dtype, step, x, y, loss):
     """Train by SGD, if that is in the name, or SVRG, from zero weights; return a Run."""
     if "SGD" in name:
         module = mx.mod.Module(network(), label_names=["label"])
@@ -137,7 +185,8 @@ def train(name, dtype, step, x, y, args, loss):
         gaps.append(loss.above_minimum(np.append(params["fc_weight"].asnumpy(), params["fc_bias"].asnumpy())))
         watch.start()
 
-    print("{:11} {} ...".format(name, dtype), end=" ", flush=True)
+    # The seconds follow on the same line, unless the log comes first.
+    print("{:11} {} ...".format(name, dtype), end="\n" if args.verbose else " ", flush=True)
     data = Shuffled(x, y, args.batch_size, dtype)
     watch.start()
     module.fit(
@@ -152,22 +201,6 @@ def train(name, dtype, step, x, y, args, loss):
     )
     print("{} passes in {:.1f} s".format(passes[len(gaps) - 1], watch.stop()), flush=True)
     return Run(name, dtype, module, passes[: len(gaps)], times, gaps)
-
-
-class Stopwatch:
-    """The seconds between `start` and `stop`, added up."""
-
-    def __init__(self):
-        self.seconds = 0.0
-
-    def start(self):
-        """Go on."""
-        self.started = time.perf_counter()
-
-    def stop(self):
-        """Pause, and return the seconds so far."""
-        self.seconds += time.perf_counter() - self.started
-        return self.seconds
 
 
 def print_table(runs, passes):
@@ -191,9 +224,8 @@ def print_certificate(run):
 
 def draw(runs, title, path):
     """Draw f - f* against passes and against seconds, log scale."""
-    figure = Figure(figsize=(10, 4.8), dpi=110, constrained_layout=True)
-    panels = figure.subplots(1, 2, sharey=True)
-    light = itertools.cycle(["#86b6d9", "#8cc29a", "#d9a0b4", "#c4b184"])
+    figure, panels = _common.new_figure(title, [3.4, 2.4], sharey=True)
+    pale = itertools.cycle(["#86b6d9", "#8cc29a", "#d9a0b4", "#c4b184"])
     for run in runs:
         style = {"color": "#a0a0a0", "linewidth": 1.4, "label": run.name.replace(" ", ", constant ")}
         if "auto" in run.name:
@@ -202,7 +234,7 @@ def draw(runs, title, path):
             if run.dtype == "float32":
                 style.update(color="#e07b00", linestyle="--", zorder=5)
         elif "SVRG" in run.name:
-            style["color"] = next(light)
+            style["color"] = next(pale)
         for axes, x in zip(panels, (run.passes, run.seconds)):
             axes.semilogy(x, run.gaps, **style)
             if "auto" in run.name and run.module.converged:
@@ -210,36 +242,17 @@ def draw(runs, title, path):
     for axes, name in zip(panels, ("gradient evaluations / n  (passes)", "seconds of training")):
         axes.set_xlabel(name)
         axes.set_xlim(left=0)
-        axes.grid(alpha=0.3)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-    panels[0].set_ylabel("f - f*  (loss above its minimum)")
-    panels[0].legend(loc="lower left", frameon=False)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        axes.set_ylabel("f - f*")
+    panels[0].legend(loc="lower left", frameon=False, fontsize=9)
     figure.savefig(path)
 
 
 def main():
     """Run the example."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", choices=["breast_cancer", "digits"], default="breast_cancer",
-                        help="digits: tell the odd from the even (default: breast_cancer)")  # fmt: skip
-    parser.add_argument("--dtype", choices=["float32", "float64", "both"], default="both",
-                        help="of 'auto'; the others take the last of them (default: both)")  # fmt: skip
-    parser.add_argument("--passes", type=int, default=120, help="gradient evaluations per sample (default: 120)")
-    parser.add_argument("--tol", type=float, help="the part of the first gradient at which 'auto' stops "
-                        "(default: 1e-6 in float32, 1e-10 in float64)")  # fmt: skip
-    parser.add_argument("--constant", type=float, nargs="*", default=[0.1, 1, 10], metavar="STEP",
-                        help="constant steps of SVRG, times 1 / L (default: 0.1 1 10)")  # fmt: skip
-    parser.add_argument("--batch-size", type=int, help="(default: 8, or 32 for digits)")
-    parser.add_argument("--wd", type=float, default=1 / 64, help="L2 regularisation (default: 1/64)")
-    parser.add_argument("--output", metavar="PNG", default="svrg_logistic_regression.png",
-                        help="where the picture goes (default: %(default)s)")  # fmt: skip
-    args = parser.parse_args()
-    if args.passes < 3:
-        parser.error("--passes must be at least 3: the first epoch of SVRG costs as many")
+    # Without basicConfig, Python shows warnings only.
+    level = logging.INFO if args.verbose else logging.WARNING
+    logging.basicConfig(level=level, stream=sys.stdout, format="    %(message)s")
     dtypes = ["float32", "float64"] if args.dtype == "both" else [args.dtype]
-    args.batch_size = args.batch_size or {"breast_cancer": 8, "digits": 32}[args.dataset]
 
     x, y = load(args.dataset)
     # The second derivative of the logistic loss is at most 1/4.
@@ -247,13 +260,11 @@ def main():
     # mxnet rounds both to float32, which moves the minimum unless they are powers of two.
     batches = args.batch_size * float(np.float32(1 / args.batch_size))
     loss = Loss(x, y, float(np.float32(args.wd)) / batches)
-    problem = "{}: {} samples, {} features, batches of {}, weight decay {:.3g}, 1/L = {:.3g}".format(
-        args.dataset, *x.shape, args.batch_size, args.wd, step
-    )
-    print(problem)
+    print("{}: {} samples, {} features, batches of {}, weight decay {:.3g}, 1/L = {:.3g}".format(
+        args.dataset, *x.shape, args.batch_size, args.wd, step))  # fmt: skip
     constants = [("SGD 1/L", step)] + [("SVRG {:g}/L".format(each), each * step) for each in args.constant]
-    runs = [train(name, dtypes[-1], each, x, y, args, loss) for name, each in constants]
-    chosen = [train("SVRG auto", dtype, "auto", x, y, args, loss) for dtype in dtypes]
+    runs = [train(name, dtypes[-1], each, x, y, loss) for name, each in constants]
+    chosen = [train("SVRG auto", dtype, "auto", x, y, loss) for dtype in dtypes]
     runs += chosen
 
     epochs = _common.epochs_within(args.passes, UPDATE_FREQ)
@@ -261,7 +272,8 @@ def main():
     print()
     for run in chosen:
         print_certificate(run)
-    draw(runs, "L2-regularised logistic regression\n" + problem, args.output)
+    title = "Logistic regression with L2: the loss above its minimum\n{}, {} samples, batches of {}"
+    draw(runs, title.format(args.dataset, len(y), args.batch_size), args.output)
     print("Picture: {}".format(args.output))
 
 
