@@ -48,6 +48,7 @@ dist:  ## the source archive and the wheel as released, in dist; a warning about
 	$(INSTALL) dev
 	@rm -rf dist
 	$(RUN) -m build --outdir dist .
+	@rm -rf build *.egg-info
 	$(RUN) -m twine check --strict dist/*
 
 bench:  ## all benchmarks, on an idle machine: half an hour

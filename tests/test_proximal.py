@@ -122,9 +122,11 @@ def test_logistic_regression_with_l1():
 
     x, y = problem(classes=2)
     l1 = 0.02
+    # scikit-learn 1.8 has another name for it.
+    only_l1 = {"l1_ratio": 1} if LogisticRegression().penalty == "deprecated" else {"penalty": "l1"}
     # liblinear would regularize the intercept.
-    solver = dict(penalty="l1", solver="saga", tol=1e-12, max_iter=100000)
-    solved = LogisticRegression(C=1 / (l1 * len(x)), **solver).fit(x, y[:, 0])
+    solver = dict(solver="saga", tol=1e-12, max_iter=100000, C=1 / (l1 * len(x)))
+    solved = LogisticRegression(**only_l1, **solver).fit(x, y[:, 0])
     weight, bias, _ = solve(x, y, "LogisticRegressionOutput", rate=0.5, l1=l1, tol=1e-9)
     np.testing.assert_allclose(weight[0], solved.coef_[0], atol=1e-6)
     np.testing.assert_allclose(bias, solved.intercept_, atol=1e-6)
