@@ -104,7 +104,7 @@ class Way(NamedTuple):
         return 2 + 1 / UPDATE_FREQ if self.contender == "ours" else 1.0
 
 
-_CONSTANT, _ADAPTIVE = (0.1, 0.2, 0.5, 1.0, 2.0), (0.001, 0.003, 0.01, 0.03, 0.1)
+_CONSTANT, _ADAPTIVE = (0.2, 0.5, 1.0, 2.0, 4.0), (0.001, 0.003, 0.01, 0.03, 0.1)
 WAYS = {
     "SVRG, 'auto'": Way("ours", "sgd", ("auto",), {}),
     "SVRG, constant": Way("ours", "sgd", _CONSTANT, {}),
