@@ -71,7 +71,9 @@ def picture() -> str:
         parts += _box("question", each.lines, left, middle - _height(each.lines) / 2, QUESTION)
         right = WIDTH - MARGIN - ANSWER
         parts += _box("other", each.other, right, middle - _height(each.other) / 2, ANSWER)
-        parts += _arrow(left + QUESTION, middle, right - 3, middle, each.out, (left + QUESTION + right) / 2 - 1, middle - 7)
+        parts += _arrow(
+            left + QUESTION, middle, right - 3, middle, each.out, (left + QUESTION + right) / 2 - 1, middle - 7
+        )
         below = middle + _height(each.lines) / 2
         centre = left + QUESTION / 2
         y += row + GAP
