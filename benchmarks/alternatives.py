@@ -13,7 +13,6 @@ the machine's load.
 """
 
 import argparse
-import itertools
 import math
 import statistics
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -30,7 +29,11 @@ PARTS = ("logistic", "net")
 # ------------------------------------------------------------------------------------------------ logistic regression
 
 TARGETS = (1e-3, 1e-6, 1e-10)
-OTHERS = ("scikit-learn lbfgs", "scikit-learn newton-cholesky", "scikit-learn saga")
+OTHERS = {
+    "L-BFGS": "scikit-learn lbfgs",
+    "Newton-Cholesky": "scikit-learn newton-cholesky",
+    "SAGA": "scikit-learn saga",
+}
 # With 5,000 rows it comes nearer to the minimum than 0.001, 0.003, 0.03 and 0.1 do, after as many passes as SVRG needs.
 RATE_OF_ADAM = 0.01
 
@@ -55,7 +58,7 @@ def measure(n: int, rounds: int, patience: float) -> Dict[str, List[Dict[str, An
     problem, known = convergence.problem_of(str(n)), convergence.methods()
     chosen = {
         "SVRG 'auto'": Method(_in_float64("ours", "sgd", {"learning_rate": "auto"}), known["ours"].passes),
-        **{name: known[name] for name in OTHERS},
+        **{name: known[of_convergence] for name, of_convergence in OTHERS.items()},
         "Adam, rate %g" % RATE_OF_ADAM: Method(_in_float64("Module", "adam", {"learning_rate": RATE_OF_ADAM}), float),
     }
     traces = {name: Trace(method, problem) for name, method in chosen.items()}
@@ -74,6 +77,24 @@ def measure(n: int, rounds: int, patience: float) -> Dict[str, List[Dict[str, An
             each["passes"] = None if each["iterations"] is None else chosen[name].passes(each["iterations"])
             each["best"] = min(gap for _, gap in traces[name].reached.values())
     return found
+
+
+def logistic_tables(n: int, found: Dict[str, List[Dict[str, Any]]]) -> str:
+    """One of passes and one of seconds: narrow ones, for a phone."""
+    passes, seconds = [], []
+    for name, reached in found.items():
+        never = ["never ({:.0e})".format(each["best"]) for each in reached]
+        passes.append([name, *(
+            other if each["passes"] is None else "{:.0f}".format(each["passes"]) for each, other in zip(reached, never)
+        )])  # fmt: skip
+        seconds.append([name, *(
+            "{:.2g}".format(statistics.median(each["seconds"])) if each["seconds"] else "never" for each in reached
+        )])  # fmt: skip
+    parts = []
+    for what, rows in ("Passes", passes), ("Seconds", seconds):
+        parts += ["{}, {:,} samples:".format(what, n)]
+        parts += [report.table(["method", *("to {:.0e}".format(target) for target in TARGETS)], rows)]
+    return "\n\n".join(parts)
 
 
 # -------------------------------------------------------------------------------------------------------------- a net
@@ -120,7 +141,7 @@ WAYS = {
     "SVRG, constant": Way("ours", "sgd", _CONSTANT, {}),
     "SGD, constant": Way("Module", "sgd", _CONSTANT, {}),
     "Adam": Way("Module", "adam", _ADAPTIVE, {}),
-    "AdamW, decay %g" % DECAY: Way("Module", "adamw", _ADAPTIVE, {"wd": DECAY}),
+    "AdamW": Way("Module", "adamw", _ADAPTIVE, {"wd": DECAY}),
 }
 
 
@@ -203,17 +224,17 @@ def compare(seeds: int, passes: Sequence[float]) -> Iterator[Row]:
         yield min(rows, key=lambda row: _median_loss(row.reached[-1]))
 
 
-def net_table(rows: Sequence[Row], passes: Sequence[float]) -> str:
-    header = ["method", "rate"]
-    header += itertools.chain(*(["loss, %g passes" % each, "accuracy"] for each in passes))
-    lines = []
+def net_tables(rows: Sequence[Row], passes: Sequence[float]) -> str:
+    """One of losses and one of accuracies."""
+    header, losses, accuracies = ["after %g passes" % each for each in passes], [], []
     for name, rate, reached in rows:
-        line = [name, str(rate)]
-        for of_seeds in reached:
-            line += ["{:.2g}".format(_median_loss(of_seeds)),
-                     "{:.1%}".format(statistics.median(each.accuracy for each in of_seeds))]  # fmt: skip
-        lines.append(line)
-    return report.table(header, lines)
+        losses.append([name, str(rate), *("{:.2g}".format(_median_loss(of_seeds)) for of_seeds in reached)])
+        of_test = (statistics.median(each.accuracy for each in of_seeds) for of_seeds in reached)
+        accuracies.append([name, *("{:.1%}".format(each) for each in of_test)])
+    return "\n\n".join([
+        "Training loss:", report.table(["method", "rate", *header], losses),
+        "Test accuracy:", report.table(["method", *header], accuracies),
+    ])  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------- command line
@@ -234,10 +255,10 @@ def main(arguments: Optional[List[str]] = None) -> None:
     machine = report.environment()
     print(report._about({"environment": machine, "settings": chosen.__dict__}) + "\n", flush=True)
     for n in chosen.sizes if chosen.only != "net" else ():
-        print(report._convergence(str(n), measure(n, chosen.rounds, chosen.patience)) + "\n", flush=True)
+        print(logistic_tables(n, measure(n, chosen.rounds, chosen.patience)) + "\n", flush=True)
     if chosen.only != "logistic":
         rows = list(compare(chosen.seeds, chosen.passes))
-        print("### A net, medians of {} seeds\n\n{}".format(chosen.seeds, net_table(rows, chosen.passes)))
+        print("A net, medians of {} seeds\n\n{}".format(chosen.seeds, net_tables(rows, chosen.passes)))
 
 
 if __name__ == "__main__":
