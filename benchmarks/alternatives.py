@@ -93,7 +93,9 @@ def logistic_tables(n: int, found: Dict[str, List[Dict[str, Any]]]) -> str:
     parts = []
     for what, rows in ("Passes", passes), ("Seconds", seconds):
         parts += ["{}, {:,} samples:".format(what, n)]
-        parts += [report.table(["method", *("to {:.0e}".format(target) for target in TARGETS)], rows)]
+        parts += [
+            report.table(["method", *("to {:.0e}".format(target).replace("e-0", "e-") for target in TARGETS)], rows)
+        ]
     return "\n\n".join(parts)
 
 
