@@ -944,7 +944,7 @@ class SVRGModule(Module):
             self._variance_monitor = before
             # A view would keep the data.
             self._batch = None
-        self._progress.end(tol, begin_epoch, num_epoch)
+        self._progress.end(tol, begin_epoch, num_epoch, internals.epsilon(self))
         if begin_epoch >= num_epoch:
             # Other workers may have epochs to train.
             self._agree_on_steps(train_data, begin_epoch, num_epoch, False)

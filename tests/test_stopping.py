@@ -119,6 +119,17 @@ def test_the_last_epoch_comes_first(caplog):
     assert module.converged is True
 
 
+@pytest.mark.parametrize("dtype, remedy", [("float32", "take a larger tol, or data and weights of float64"),
+                                           ("float64", "take a larger tol")])  # fmt: skip
+def test_a_tol_below_the_roundings_is_said(dtype, remedy, caplog):
+    data, weights = samples(LINEAR, 20)
+    module = SVRGModule(symbol(LINEAR), update_freq=1)
+    module.fit(iterator(LINEAR, data, 4, dtype), num_epoch=80, tol=1e-17, optimizer_params={"learning_rate": "auto"},
+               arg_params={k: nd(v, dtype) for k, v in weights.items()}, aux_params={}, eval_metric="mse")  # fmt: skip
+    assert "more epochs don't take away: " in caplog.messages[-1]
+    assert caplog.messages[-1].endswith(remedy)
+
+
 def test_a_step_that_is_too_large_stalls_and_never_stops(caplog):
     """Its squares neither blow up nor come to rest: the gradient is clipped."""
     data, weights = samples(LINEAR, 20)

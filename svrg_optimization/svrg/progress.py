@@ -99,18 +99,23 @@ class Progress:
             )  # fmt: skip
         return self.converged
 
-    def end(self, tol: Optional[float], begin_epoch: int, num_epoch: int) -> None:
+    def end(self, tol: Optional[float], begin_epoch: int, num_epoch: int, epsilon: float) -> None:
         """Warn if there were epochs, and `tol` wasn't reached in them."""
         norms = self._norms(self._first)
         if tol is None or begin_epoch >= num_epoch or not norms or stopping.has_converged(norms, tol):
             return
         last = self.records[-1]
+        if stopping.is_at_roundings(norms, epsilon):
+            remedy = "Those are roundings of the weights' type, which more epochs don't take away: take a larger tol%s"
+            remedy %= "" if epsilon < 1e-12 else ", or data and weights of float64"
+        elif self.rate_is_chosen:
+            remedy = "Train more epochs"
+        else:
+            remedy = "Train more epochs, or with another learning rate than %s: 'auto' chooses one" % last.learning_rate
         self._logger.warning(
             "num_epoch=%d came before tol=%g was reached: at the last snapshot, in epoch %s, the gradient's norm was "
-            "%.3g times the first. Train more epochs%s",
-            num_epoch, tol, last.epoch, norms[-1] / (norms[0] or 1.0),
-            "" if self.rate_is_chosen else
-            ", or with another learning rate than %s: 'auto' chooses one" % last.learning_rate,
+            "%.3g times the first. %s",
+            num_epoch, tol, last.epoch, norms[-1] / (norms[0] or 1.0), remedy,
         )  # fmt: skip
 
     def state(self) -> Dict[str, Any]:

@@ -34,6 +34,22 @@ def has_converged(norms: Sequence[float], tol: float) -> bool:
     return bool(norms) and norms[-1] <= tol * norms[0]
 
 
+def is_at_roundings(norms: Sequence[float], epsilon: float) -> bool:
+    """Whether what is left of the objective's gradients are the roundings of the weights' type, of this `epsilon`.
+
+    They are small, and the last three snapshots haven't halved them.
+
+    >>> large, falling, level = [1e-2] * 4, [1e-5, 1e-6, 1e-7, 1e-8], [1e-6, 2e-6, 1e-6, 2e-6]
+    >>> [is_at_roundings([1.0, *last], epsilon=1e-7) for last in (large, falling, level)]
+    [False, False, True]
+    """
+    return len(norms) > 4 and _is_small(norms, epsilon) and norms[-1] > 0.5 * min(norms[-4:-1])
+
+
+def _is_small(norms: Sequence[float], epsilon: float) -> bool:
+    return norms[-1] <= _ROUNDINGS * epsilon * norms[0]
+
+
 def has_stalled(norms: Sequence[float], epsilon: float) -> bool:
     """Whether the objective's gradients stand still, and not at their roundings. Once in ten snapshots.
 
@@ -43,7 +59,7 @@ def has_stalled(norms: Sequence[float], epsilon: float) -> bool:
     >>> [k for k in range(20) if has_stalled(stands[:k], 1e-16)], any(has_stalled(falls[:k], 1e-16) for k in range(30))
     ([12], False)
     """
-    if len(norms) <= _PATIENCE or norms[-1] <= _ROUNDINGS * epsilon * norms[0]:
+    if len(norms) <= _PATIENCE or _is_small(norms, epsilon):
         return False
     # How many snapshots ago the smallest was.
     ago = len(norms) - 1 - min(range(len(norms)), key=lambda k: norms[k] if math.isfinite(norms[k]) else math.inf)
