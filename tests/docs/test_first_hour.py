@@ -249,6 +249,16 @@ def test_the_reader_can_solve_it(names):
     np.testing.assert_allclose(params["fc_weight"].asnumpy(), names.reference.coef_, atol=1e-3)
 
 
+@pytest.mark.parametrize("labels, message", [
+    (lambda names: names.double(names.digit.reshape(-1, 1)), "Shape inconsistent"),
+    (lambda names: names.digit, "uniform type"),
+])  # fmt: skip
+def test_errors_say_what_the_page_says(names, labels, message):
+    train = names.mx.io.NDArrayIter(names.double(names.pixels), labels(names), batch_size=32, label_name="label")
+    with pytest.raises(RuntimeError, match=message):
+        names.SVRGModule(names.softmax, label_names=["label"]).fit(train, num_epoch=1)
+
+
 def test_the_exact_solution_of_the_digits_is_one(names):
     scores = names.pixels @ names.reference.coef_.T + names.reference.intercept_
     residuals = np.exp(scores - np.logaddexp.reduce(scores, axis=1)[:, None])
