@@ -89,13 +89,14 @@ class Progress:
                 ". If the loss is convex, the objective is at most %.3g above its minimum" % last.bound,
             )  # fmt: skip
         elif stopping.has_stalled(self._norms(max(self._first, self._first_of_training)), epsilon):
+            remedy = (
+                "The rate is chosen as training goes on, so it may get smaller yet; if it doesn't, perhaps the loss has "
+                "no minimum, or isn't smooth" if self.rate_is_chosen else
+                "learning_rate=%s may be too large: try a third of it, or 'auto'" % last.learning_rate
+            )  # fmt: skip
             self._logger.warning(
                 "Epoch[%d] The gradient hasn't become smaller for many snapshots: its norm is %.3g, and tol=%g times "
-                "the first is %.3g. %s",
-                last.epoch, norms[-1], tol, tol * norms[0], "The rate was chosen as training went on: perhaps the "
-                "loss has no minimum, or isn't smooth" if self.rate_is_chosen else
-                "learning_rate=%s may be too large: try a third of it, or 'auto'"
-                % last.learning_rate,
+                "the first is %.3g. %s", last.epoch, norms[-1], tol, tol * norms[0], remedy,
             )  # fmt: skip
         return self.converged
 
