@@ -132,7 +132,9 @@ def as_notebook(text):
     notebook = jupytext.reads(text, fmt="md:myst")
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = _LINK.sub(lambda match: re.sub(r"^([\w-]+)\.md(?=#|$)", r"\1.html", match.group()), cell.source)
+            cell.source = _LINK.sub(
+                lambda match: re.sub(r"^([\w-]+)\.md(?=#|$)", r"\1.html", match.group()), cell.source
+            )
     return jupytext.writes(notebook, fmt="ipynb")
 
 
