@@ -8,6 +8,8 @@ import sys
 import warnings
 from urllib.parse import urlsplit
 
+from docutils import nodes
+
 DOCS = pathlib.Path(__file__).resolve().parent
 TREE = DOCS.parent
 
@@ -47,16 +49,24 @@ exclude_patterns = ["_build", "**.ipynb"]
 
 # ------------------------------------------------------------------------------------------------------- looks
 
+# A quotation mark may be one of Python's.
+smartquotes = False
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_copy_source = html_show_sourcelink = False
+html_js_files = ["copy.js"]
+# The index of modules is nearly all of what is not public.
+html_copy_source = html_show_sourcelink = html_domain_indices = False
 html_theme_options = {"top_of_page_buttons": [], "navigation_with_keys": True}
+html_show_copyright = False
+pygments_dark_style = "monokai"
 # A block without a language is what a program prints.
 highlight_language = "none"
 # Prompts aren't copied, and with prompts no output is.
 copybutton_prompt_text = r">>> |\.\.\. ?|\$ "
 copybutton_prompt_is_regexp = True
+# Not what a page that runs has printed.
+copybutton_selector = "div:not(.output) > div.highlight > pre"
 copybutton_line_continuation_character = "\\"
 
 # ------------------------------------------------------------------------------------------------------- pages
@@ -155,6 +165,19 @@ def read_file(app, page, source):
         source[0] = links_from(path.read_text("utf-8"), path.parent.relative_to(TREE))
 
 
+def skip_fields(app, kind, name, member, skip, options):
+    """Leave out what Python says of the fields of a named tuple: their class describes them."""
+    return True if (getattr(member, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
+def strip_code(app, document):
+    """Take the empty line off the end of code: doctest wants one there, and a reader doesn't."""
+    for block in document.findall(nodes.literal_block):
+        text = block.astext().rstrip("\n")
+        if len(block.children) == 1 and isinstance(block[0], nodes.Text):
+            block.rawsource, block[:] = text, [nodes.Text(text)]
+
+
 def write_notebooks(app, exception):
     """Write, beside each page that is offered as a notebook, the notebook."""
     if exception is None and app.builder.format == "html":
@@ -168,4 +191,6 @@ def setup(app):
     """Sphinx calls this."""
     app.connect("source-read", read_file)
     app.connect("missing-reference", resolve)
+    app.connect("autodoc-skip-member", skip_fields)
+    app.connect("doctree-read", strip_code)
     app.connect("build-finished", write_notebooks)
