@@ -135,7 +135,7 @@ def find(browser, site, words):
         page.goto((site / "search.html").as_uri() + "?q=" + word)
         page.wait_for_selector("#search-results .search-summary, #search-results p")
         # The list grows until the text above it says how long it is.
-        page.wait_for_function("() => !/Searching|\\.\\.\\.$/.test(document.querySelector('#search-results').innerText)")
+        page.wait_for_function("() => !document.querySelector('#search-results').innerText.includes('Searching')")
         found = page.eval_on_selector_all("#search-results li > a", "(all) => all.map((each) => each.innerText)")
         print("{}: {}".format(word, ", ".join(found) or "nothing"))
 
