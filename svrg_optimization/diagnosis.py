@@ -25,7 +25,15 @@ _QUIET.setLevel(logging.CRITICAL)
 
 
 class Point(NamedTuple):
-    """Where in a period, as a part of its steps, and the variances of the gradients there, over all batches."""
+    """A point of a period, and the variances of the gradients there, over all batches.
+
+    Attributes
+    ----------
+    part : float
+        Where in the period, as a part of its steps.
+    variances : Variances
+        What was measured there.
+    """
 
     part: float
     variances: Variances
@@ -50,10 +58,14 @@ class Diagnosis(NamedTuple):
         Below this, SVRG is worth its cost: 1 / (2 + 1 / update_freq).
     helps : bool
         Whether the ratio is below it.
-    update_freq, batch_size, steps : int
-        Of the period.
+    update_freq : int
+        The epochs of the period.
+    batch_size : int
+        The rows of a batch.
+    steps : int
+        The steps of the period.
     learning_rate : float or None
-        At its end; None if the optimizer has none.
+        That at the end of the period; None if the optimizer has none.
     """
 
     points: List[Point]
@@ -101,14 +113,18 @@ def diagnose(
     train_data : DataIter
         What it is trained on; it is left at its start.
     update_freq : int, optional
-        By default that of the module, or 2.
-    optimizer, optimizer_params : optional
-        As for `fit`. By default a copy of the module's optimizer, without its states; if it has none, ``'sgd'`` with
-        the learning rate ``'auto'``.
+        Number of epochs between two snapshots: the length of the period. By default that of the module, or 2.
+    optimizer : str or Optimizer, optional
+        The name of an optimizer or an instance. By default a copy of the module's, without its states; if it has none,
+        ``'sgd'``.
+    optimizer_params : dict, optional
+        The settings of an optimizer that is given by name, `learning_rate` for instance. By default those of the
+        module's optimizer; if it has none, the learning rate is ``'auto'``.
 
     Returns
     -------
     Diagnosis
+        Whether SVRG helps, and the variances.
 
     Raises
     ------

@@ -25,15 +25,17 @@ class Record(types.SimpleNamespace):
         Gradient evaluations of all workers so far, those of this snapshot included, divided by the number of samples
         that there were.
     samples : int
-        n, of all workers.
+        The number of samples, n, of all workers.
     norm : float
-        Of the full gradient: the mean per sample, without weight decay.
+        The norm of the full gradient: the mean per sample, without weight decay.
     gradient_norm : float
-        Of the objective's gradient, mean loss and weight decay.
+        The norm of the objective's gradient, mean loss and weight decay.
     bound : float or None
         The objective is at most so much above its minimum, if the loss is convex. None unless all parameters decay.
-    learning_rate, momentum : float
-        Of the optimizer; None if it has none.
+    learning_rate : float or None
+        That of the optimizer; None if it has none.
+    momentum : float or None
+        That of the optimizer; None if it has none.
     seconds : float
         Since the first snapshot began. After `SVRGModule.load`, since then in all processes.
     """
@@ -94,7 +96,14 @@ def to_csv(history: Sequence[Record], path: Any) -> None:
 
 
 def to_json_lines(history: Sequence[Record], path: Any) -> None:
-    """Write a JSON object for each snapshot, each on a line; arguments as for `to_csv`.
+    """Write a JSON object for each snapshot, each on a line. What isn't a number or a text, or isn't finite, is null.
+
+    Parameters
+    ----------
+    history : list of Record
+        `SVRGModule.history`.
+    path : str or path
+        Of the file, which is replaced.
 
     Examples
     --------
@@ -123,6 +132,7 @@ def plot(history: Sequence[Record], axes: Any = None) -> Any:
     Returns
     -------
     sequence of two Axes
+        Those that were drawn on: against passes, and against seconds.
 
     Raises
     ------

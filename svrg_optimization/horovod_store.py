@@ -42,20 +42,63 @@ class HorovodStore(mx.kvstore.KVStoreBase):
 
     @staticmethod
     def is_capable(capability: str) -> bool:
-        """Nothing but adding up: the workers run the optimizer."""
+        """Say that this store does nothing but add up: the workers run the optimizer.
+
+        Parameters
+        ----------
+        capability : str
+            What mxnet asks for: ``'optimizer'``.
+
+        Returns
+        -------
+        bool
+            False.
+        """
         return False
 
     def init(self, key: Any, value: Any) -> None:
-        """Nothing: no value is stored."""
+        """Do nothing: no value is stored.
+
+        Parameters
+        ----------
+        key : str or int
+            Of the value.
+        value : NDArray
+            What a store with servers would keep.
+        """
 
     def broadcast(self, key: str, value: Any, out: Any, priority: int = 0) -> None:
-        """Copy the first worker's `value` to `out`, on all workers."""
+        """Copy the first worker's `value` to `out`, on all workers.
+
+        Parameters
+        ----------
+        key : str
+            The name under which Horovod knows the value.
+        value : NDArray
+            What the first worker has; of the others, anything of the same shape.
+        out : NDArray or list of NDArray
+            Where to write it, on each device.
+        priority : int, default 0
+            Values of a higher one are sent first.
+        """
         value = self._hvd.broadcast(value, 0, name=key, priority=priority)
         for array in out if isinstance(out, list) else [out]:
             value.copyto(array)
 
     def pushpull(self, key: str, value: Any, out: Any = None, priority: int = 0) -> None:
-        """Write the sum of `value` over devices and workers to `out`; without it, to `value`."""
+        """Write the sum of `value` over devices and workers to `out`; without it, to `value`.
+
+        Parameters
+        ----------
+        key : str
+            The name under which Horovod knows the value.
+        value : NDArray or list of NDArray
+            What each device has.
+        out : NDArray or list of NDArray, optional
+            Where to write the sum, on each device. By default `value`.
+        priority : int, default 0
+            Values of a higher one are sent first.
+        """
         values, outs = (each if isinstance(each, list) else [each] for each in (value, value if out is None else out))
         total = values[0]
         for other in values[1:]:
@@ -65,5 +108,20 @@ class HorovodStore(mx.kvstore.KVStoreBase):
             total.copyto(array)
 
     def push(self, key: str, value: Any, priority: int = 0) -> None:
-        """Raise ValueError: mxnet pushes what is `row_sparse`."""
+        """Raise ValueError: mxnet pushes what is `row_sparse`.
+
+        Parameters
+        ----------
+        key : str
+            Of the value.
+        value : NDArray
+            Not used.
+        priority : int, default 0
+            Not used.
+
+        Raises
+        ------
+        ValueError
+            Always.
+        """
         raise ValueError("{}: Horovod adds up dense gradients only; use kvstore='dist_sync'".format(key))

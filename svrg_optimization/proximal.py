@@ -18,7 +18,7 @@ _GROUPS = (None, "rows", "columns")
 
 @opt.register
 class ProximalSGD(opt.Optimizer):
-    r"""Gives sparse weights: with SVRG this is Prox-SVRG.
+    r"""SGD that gives sparse weights: with SVRG this is Prox-SVRG.
 
     The regularizer is
 
@@ -31,18 +31,21 @@ class ProximalSGD(opt.Optimizer):
     Parameters
     ----------
     learning_rate : float, optional
-        :math:`\eta`; 0.01 by default, or what `lr_scheduler` has.
-    l1 : float
-        :math:`\ell_1`, at least 0.
-    group : {None, 'rows', 'columns'}
+        The step, :math:`\eta`; 0.01 by default, or what `lr_scheduler` has.
+    l1 : float, default 0.0
+        The weight of the regularizer, :math:`\ell_1`, at least 0.
+    group : {None, 'rows', 'columns'}, default None
         With it L1 is of the Euclidean norms of a weight's rows (an output's weights, or a filter) or columns (an
         input's weights): whole groups become zero.
-    nonnegative : bool
+    nonnegative : bool, default False
         Whether weights below 0 are set to 0.
-    momentum : float
-        :math:`\beta`, of the last move, the prox included: so the weights come to rest at the minimum.
-    **kwargs
-        As for ``mxnet.optimizer.Optimizer``: `wd`, `rescale_grad`, `clip_gradient`, `lr_scheduler`, ...
+    momentum : float, default 0.0
+        The part of the last move that is added to a step, :math:`\beta`; the prox is part of that move, so the weights
+        come to rest at the minimum.
+    **kwargs : dict
+        For ``mxnet.optimizer.Optimizer``: `wd` is the weight decay; `rescale_grad` multiplies the gradient, which
+        Module sets to 1 / batch size; `clip_gradient` is the largest size of its numbers; `lr_scheduler` gives the
+        learning rate of each step; `param_dict` and others are MXNet's own.
 
     Raises
     ------
@@ -79,7 +82,25 @@ class ProximalSGD(opt.Optimizer):
         self.l1, self.group, self.nonnegative, self.momentum = l1, group, nonnegative, momentum
 
     def create_state(self, index: Any, weight: Any) -> Any:
-        """The last move of a weight, if there is momentum."""
+        """Make the last move of a weight, 0 at first, if there is momentum.
+
+        Parameters
+        ----------
+        index : int or str
+            The number or the name of the parameter.
+        weight : NDArray
+            The parameter.
+
+        Returns
+        -------
+        NDArray or None
+            What `update` gets as `state`.
+
+        Raises
+        ------
+        ValueError
+            The weight has no rows and columns, and `group` is given.
+        """
         self._check_groups(index, weight)
         return weight.zeros_like() if self.momentum else None
 
@@ -92,7 +113,19 @@ class ProximalSGD(opt.Optimizer):
             )
 
     def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
-        """Take a step; arguments as for ``mxnet.optimizer.Optimizer.update``."""
+        """Take a step.
+
+        Parameters
+        ----------
+        index : int or str
+            The number or the name of the parameter.
+        weight : NDArray
+            The parameter, which is replaced.
+        grad : NDArray
+            Its gradient, summed over the batch, before ``rescale_grad``.
+        state : NDArray or None
+            What `create_state` has made: the last move, which is replaced.
+        """
         self._update_count(index)
         lr, wd = self._get_lr(index), self._get_wd(index)
         gradient = grad * self.rescale_grad
@@ -107,7 +140,22 @@ class ProximalSGD(opt.Optimizer):
         weight[:] = moved
 
     def prox(self, index: Any, z: Any, step: float) -> Any:
-        r""":math:`\mathrm{prox}_{\eta R}(z)` of the parameter with this index, for a step :math:`\eta`."""
+        r"""Apply the regularizer, :math:`\mathrm{prox}_{\eta R}(z)`.
+
+        Parameters
+        ----------
+        index : int or str
+            The number or the name of the parameter.
+        z : NDArray
+            The parameter after a step along the gradient.
+        step : float
+            The step, :math:`\eta`.
+
+        Returns
+        -------
+        NDArray
+            Of the same shape.
+        """
         if not self.has_kinks(index):
             return z
         threshold = step * self.l1 * self._multiplier(index)
@@ -116,11 +164,27 @@ class ProximalSGD(opt.Optimizer):
         return kept * (z - threshold * direction) + 0.0
 
     def residual(self, index: Any, weight: Any, gradient: Any, step: float, scale: float) -> Any:
-        r"""The prox-gradient residual, which takes the gradient's place: it is 0 at the minimum.
+        r"""Compute the prox-gradient residual, which takes the gradient's place: it is 0 at the minimum.
 
         .. math:: \frac{1}{\eta} \bigl(w - \mathrm{prox}_{\eta R / s}(w - \eta \nabla f(w))\bigr)
 
-        `gradient` is the objective's, whose regularizer is the optimizer's divided by the `scale` s.
+        Parameters
+        ----------
+        index : int or str
+            The number or the name of the parameter.
+        weight : NDArray
+            The parameter, w.
+        gradient : NDArray
+            The gradient of the objective without the regularizer.
+        step : float
+            The step, :math:`\eta`.
+        scale : float
+            What the objective's regularizer is the optimizer's divided by, s.
+
+        Returns
+        -------
+        NDArray
+            Of the same shape; the gradient itself, where there is no regularizer.
         """
         if not self.has_kinks(index):
             return gradient
@@ -130,11 +194,37 @@ class ProximalSGD(opt.Optimizer):
         return kept * (gradient + weighted * direction) + (1 - kept) * (weight / step)
 
     def has_kinks(self, index: Any) -> bool:
-        """Whether this parameter has a regularizer that isn't smooth."""
+        """Say whether this parameter has a regularizer that isn't smooth.
+
+        Parameters
+        ----------
+        index : int or str
+            The number or the name of the parameter.
+
+        Returns
+        -------
+        bool
+            True if there are `l1` or `nonnegative`, and its ``wd_mult`` isn't 0.
+        """
         return bool((self.l1 or self.nonnegative) and self._multiplier(index))
 
     def penalty(self, index: Any, weight: Any, scale: float) -> float:
-        """The regularizer of a weight, divided by the `scale`."""
+        """Compute the regularizer of a weight, divided by the `scale`.
+
+        Parameters
+        ----------
+        index : int or str
+            The number or the name of the parameter.
+        weight : NDArray
+            The parameter.
+        scale : float
+            What the objective's regularizer is the optimizer's divided by.
+
+        Returns
+        -------
+        float
+            What the regularizer adds to the objective.
+        """
         weighted = self.l1 * self._multiplier(index) / scale
         if not weighted:
             return 0.0

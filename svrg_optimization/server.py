@@ -22,7 +22,15 @@ _TUNABLE = "glibc.malloc.tcache_count=0"
 
 
 def allocate_zeros(yes: bool) -> None:
-    """Let malloc fill what it gives with zeros (``M_PERTURB`` fills with the complement), where there is glibc."""
+    """Let malloc fill what it gives with zeros, where there is glibc.
+
+    ``M_PERTURB`` fills with the complement.
+
+    Parameters
+    ----------
+    yes : bool
+        Whether it is to do so, from now on.
+    """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "gnu_get_libc_version"):
         return

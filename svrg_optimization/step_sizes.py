@@ -55,7 +55,7 @@ class AutoStep(StepSize):
 
     Parameters
     ----------
-    pairs : int
+    pairs : int, default 5
         How many of the last moves span the Newton step; 0 for none. They take twice as many arrays of the network's
         size.
 
@@ -105,7 +105,7 @@ class BarzilaiBorwein(StepSize):
 
     Parameters
     ----------
-    base_lr : float
+    base_lr : float, default 0.01
         The rate until the second snapshot. An optimizer's `learning_rate` takes its place.
 
     Raises

@@ -67,18 +67,36 @@ class SVRGModule(Module):
 
     Parameters
     ----------
-    symbol, data_names, label_names, logger, context, work_load_list, fixed_param_names, state_names, group2ctxs
-        As for ``mxnet.module.Module``.
+    symbol : Symbol
+        The network. It ends in loss layers, such as ``SoftmaxOutput``; for others, see `backward`.
+    data_names : list of str, default ('data',)
+        The inputs of the network that get the arrays of ``batch.data``, in the order of these.
+    label_names : list of str or None, default ('softmax_label',)
+        The inputs that get the arrays of ``batch.label``. None, or an empty list, if the network takes no labels.
+    logger : logging.Logger, optional
+        Where training says what it does. By default the root logger, which shows nothing below warnings until
+        ``logging.basicConfig(level=logging.INFO)``.
+    context : Context or list of Context, default mx.cpu()
+        The device. Several devices share the rows of each batch.
+    work_load_list : list of float, optional
+        For each device, how many rows it gets in proportion to the others. By default all get as many.
+    fixed_param_names : list of str, optional
+        The parameters that stay as they are initialized. By default none.
+    state_names : list of str, optional
+        The inputs that neither data nor labels fill, but `set_states`; 0 at first. By default none.
+    group2ctxs : dict of str to Context, optional
+        For a network that is itself spread over devices: the device of each ``ctx_group``. With several contexts a list
+        of such, one for each; or lists instead of a Context.
     compression_params : None
-        Gradient compression can't be used.
-    update_freq : int
-        Number of epochs between two snapshots, at least 1. The default, 2, is Johnson & Zhang's choice for convex
-        problems (they take 5 for nets).
+        Gradient compression can't be used; this is here because Module has it.
+    update_freq : int, default 2
+        Number of epochs between two snapshots, at least 1. 2 is Johnson & Zhang's choice for convex problems (they take
+        5 for nets).
     overlap : bool, optional
         Whether the gradient at the snapshot is computed at the same time as that at the current weights, on further cpu
         ids. By default, if cores are idle: twice the OpenMP threads fit on those that the process, or its container,
         may use, and the network isn't small.
-    save_memory : bool
+    save_memory : bool, default False
         Whether the snapshot is computed in the memory that the current weights' pass has left behind.
     next_states : dict of str to str, optional
         For each of `state_names`, the output that becomes this state in the next batch, if batches hand on their
@@ -86,9 +104,11 @@ class SVRGModule(Module):
 
     Raises
     ------
-    TypeError, ValueError
-        `update_freq` is no positive integer; `compression_params` is given; `next_states` doesn't fit the network; or
-        the symbol has a parameter ``x_full`` beside ``x``.
+    TypeError
+        `update_freq` is no integer.
+    ValueError
+        `update_freq` is below 1; `compression_params` is given; `next_states` doesn't fit the network; or the symbol
+        has a parameter ``x_full`` beside ``x``.
 
     References
     ----------
@@ -244,13 +264,22 @@ class SVRGModule(Module):
 
         Parameters
         ----------
-        data_shapes, label_shapes, for_training, inputs_need_grad, force_rebind
-            As for ``Module.bind``. A snapshot survives rebinding.
+        data_shapes : list of DataDesc, or of (name, shape)
+            For each of `data_names`, its shape, batch size first: an iterator's ``provide_data``.
+        label_shapes : list of DataDesc, or of (name, shape), optional
+            For each of `label_names`: an iterator's ``provide_label``. By default there are no labels.
+        for_training : bool, default True
+            Whether gradients will be computed. Without, there is no snapshot, and no memory for one.
+        inputs_need_grad : bool, default False
+            Whether gradients with respect to the data are computed too, for `get_input_grads`.
+        force_rebind : bool, default False
+            Whether a module that is bound is bound anew, for other shapes for instance. Otherwise the call does nothing
+            but log a warning. Weights and snapshot survive.
         shared_module : Module, optional
             A bound module whose weights this one shares; if it is an SVRGModule of the same parameters, its snapshot
             too.
-        grad_req : str, list of str or dict of str to str
-            'write' or 'null' for each parameter.
+        grad_req : str, list of str or dict of str to str, default 'write'
+            'write', or 'null' for no gradient: for all, for each argument of the symbol, or by name.
 
         Raises
         ------
@@ -362,7 +391,30 @@ class SVRGModule(Module):
         aux_params: Optional[Arrays] = None, allow_missing: bool = False, force_init: bool = False,
         allow_extra: bool = False,
     ) -> None:  # fmt: skip
-        """Initialize the weights, as ``Module.init_params``; a snapshot stays. RuntimeError before bind()."""
+        """Initialize the weights; a snapshot stays. Does nothing, but for a warning, if there are weights already.
+
+        Parameters
+        ----------
+        initializer : Initializer or None, default mx.init.Uniform(0.01)
+            Fills the weights that `arg_params` and `aux_params` don't have.
+        arg_params : dict of str to NDArray, optional
+            The weights, by name; those of a checkpoint, for instance.
+        aux_params : dict of str to NDArray, optional
+            The auxiliary states, by name: the moving statistics of BatchNorm, for instance.
+        allow_missing : bool, default False
+            Whether `arg_params`, if given, may lack weights.
+        force_init : bool, default False
+            Whether weights that there are already are replaced.
+        allow_extra : bool, default False
+            Whether `arg_params` may have names that the network doesn't know.
+
+        Raises
+        ------
+        RuntimeError
+            The module isn't bound, or `arg_params` lacks a weight.
+        ValueError
+            `arg_params` or `aux_params` has a name that the network doesn't know.
+        """
         if not self.binded and (force_init or not self.params_initialized):
             raise RuntimeError(
                 "init_params() or set_params() was called too early: call bind(data_shapes, label_shapes) first"
@@ -379,7 +431,28 @@ class SVRGModule(Module):
         self, arg_params: Arrays, aux_params: Arrays, allow_missing: bool = False, force_init: bool = True,
         allow_extra: bool = False,
     ) -> None:  # fmt: skip
-        """Set the weights, as ``Module.set_params``; a snapshot stays. RuntimeError before bind()."""
+        """Set the weights; a snapshot stays.
+
+        Parameters
+        ----------
+        arg_params : dict of str to NDArray
+            The weights, by name.
+        aux_params : dict of str to NDArray
+            The auxiliary states, by name: the moving statistics of BatchNorm, for instance.
+        allow_missing : bool, default False
+            Whether names may be missing, whose values then stay.
+        force_init : bool, default True
+            Whether weights that there are already are replaced; otherwise the call does nothing but warn.
+        allow_extra : bool, default False
+            Whether there may be names that the network doesn't know.
+
+        Raises
+        ------
+        RuntimeError
+            The module isn't bound, or a weight is missing.
+        ValueError
+            There is a name that the network doesn't know.
+        """
         super().set_params(arg_params, aux_params, allow_missing, force_init, allow_extra)
         if allow_missing:
             self._note_new_weights()
@@ -389,7 +462,20 @@ class SVRGModule(Module):
             self._steps.note_move()
 
     def get_params(self) -> Tuple[Arrays, Arrays]:
-        """The weights and auxiliary states, as ``Module.get_params``."""
+        """Copy the weights and auxiliary states to the cpu.
+
+        Returns
+        -------
+        arg_params : dict of str to NDArray
+            The weights, by name; of devices that hold different ones, the mean.
+        aux_params : dict of str to NDArray
+            The auxiliary states, by name: the moving statistics of BatchNorm, for instance.
+
+        Raises
+        ------
+        RuntimeError
+            The module has no weights.
+        """
         # Whoever trains this module asks for the weights after an epoch.
         self._notice_plain_training(least=1)
         return super().get_params()
@@ -402,12 +488,18 @@ class SVRGModule(Module):
 
         Parameters
         ----------
-        kvstore : str, KVStore or None
-            A store for one machine; or, in a process of a distributed job, 'dist_sync' or 'dist_device_sync', with
-            which all workers begin at the weights of the first one.
-        optimizer, optimizer_params, force_init
-            As for ``Module.init_optimizer``. Besides, ``optimizer_params={'learning_rate': 'auto'}``, short for
-            ``lr_scheduler=AutoStep()``, see `step_sizes.AutoStep`.
+        kvstore : str, KVStore or None, default 'local'
+            What adds up the gradients of several devices. For one machine 'local' or 'device'; in a process of a
+            distributed job, 'dist_sync' or 'dist_device_sync', with which all workers begin at the weights of the first
+            one. With None nothing adds up.
+        optimizer : str or Optimizer, default 'sgd'
+            The name of one that is registered with MXNet, or an instance, which keeps its own settings.
+        optimizer_params : dict, default (('learning_rate', 0.01),)
+            What the constructor of the optimizer gets, if it is given by name: `learning_rate`, `wd` (weight decay),
+            `momentum`, `lr_scheduler`, ... ``{'learning_rate': 'auto'}`` is short for ``lr_scheduler=AutoStep()``, see
+            `step_sizes.AutoStep`. Unless it is given, `rescale_grad` is 1 / batch size.
+        force_init : bool, default False
+            Whether an optimizer that there is already is replaced; otherwise the call does nothing but log a warning.
 
         Raises
         ------
@@ -473,8 +565,16 @@ class SVRGModule(Module):
     def borrow_optimizer(self, shared_module: Module) -> None:
         """Use the optimizer and KVStore of another module.
 
-        RuntimeError if that has none yet, or is a plain Module with a distributed store, which has no keys for the full
-        gradient.
+        Parameters
+        ----------
+        shared_module : Module
+            The module that has them, of the same parameters.
+
+        Raises
+        ------
+        RuntimeError
+            `shared_module` has no optimizer yet, or is a plain Module with a distributed store, which has no keys for
+            the full gradient.
         """
         if not shared_module.optimizer_initialized:
             raise RuntimeError("borrow_optimizer() was called too early: call shared_module.init_optimizer() first")
@@ -571,9 +671,11 @@ class SVRGModule(Module):
         Parameters
         ----------
         data_batch : DataBatch, or list of DataBatch, one for each device
-            Of any number of rows. A padded batch is used whole, as Module does.
+            Anything with the attributes `data` and `label`, lists of arrays of any number of rows. A padded batch is
+            used whole, as Module does.
         is_train : bool, optional
-            Default: as bound. With False the snapshot costs nothing.
+            Whether layers like Dropout and BatchNorm behave as in training, and `backward` may follow. Default: as
+            bound. With False the snapshot costs nothing.
 
         Raises
         ------
@@ -633,8 +735,10 @@ class SVRGModule(Module):
     def update(self) -> None:
         """Let the user's optimizer update the weights by the gradients that `backward` left.
 
-        RuntimeError if the optimizer isn't initialized, or has a learning rate that is chosen from snapshots, and there
-        is none.
+        Raises
+        ------
+        RuntimeError
+            The optimizer isn't initialized, or has a learning rate that is chosen from snapshots, and there is none.
         """
         if not self._snapshot.taken:
             if self._steps is not None:
@@ -656,19 +760,39 @@ class SVRGModule(Module):
         self._snapshot.gradients_pending = False
 
     def set_states(self, states: Any = None, value: Any = None) -> None:
-        """Set the states, as ``Module.set_states``; see `next_states` for states that batches hand on."""
+        """Set the states, the inputs named by `state_names`; see `next_states` for states that batches hand on.
+
+        Parameters
+        ----------
+        states : list of list of NDArray, optional
+            For each state, its arrays on the devices: what `get_states` and `get_outputs` give with
+            ``merge_multi_context=False``.
+        value : float, optional
+            The number that all states are set to, instead of arrays.
+
+        Raises
+        ------
+        RuntimeError
+            The module isn't bound or has no weights.
+        """
         super().set_states(states, value)
         self._states.set(states, value)
 
     def install_monitor(self, mon: Any) -> None:
         """Install a monitor on the network of the current weights, which then takes no part in full passes.
 
-        Or a `VarianceMonitor`, which looks at gradients only. None removes that.
+        Parameters
+        ----------
+        mon : Monitor, VarianceMonitor or None
+            MXNet's looks at outputs, weights and gradients; a `VarianceMonitor` at gradients only. None removes a
+            `VarianceMonitor`.
 
         Raises
         ------
         ValueError
             The `VarianceMonitor` is that of another module.
+        RuntimeError
+            The module isn't bound.
         """
         if mon is None or isinstance(mon, VarianceMonitor):
             if mon is not None:
@@ -679,7 +803,21 @@ class SVRGModule(Module):
         self._monitored = True
 
     def prepare(self, data_batch: Any, sparse_row_id_fn: Any = None) -> None:
-        """Prepare for the next batch, as ``Module.prepare``."""
+        """Prepare for the next batch; `fit`, `score` and `predict` call this.
+
+        Parameters
+        ----------
+        data_batch : DataBatch
+            The batch that is going to be given to `forward`.
+        sparse_row_id_fn : callable, optional
+            Gets the batch and returns, by name, the rows of each ``row_sparse`` parameter to be pulled from the
+            KVStore. The variance-reduced gradient has all rows, so in training all rows have to be named.
+
+        Raises
+        ------
+        RuntimeError
+            The module isn't bound.
+        """
         # Module.fit calls this. Whoever calls a plain Module's fit for this module asks for a warm start.
         self._warm_start = self._warm_start or self._epochs_of_fit is None
         super().prepare(data_batch, sparse_row_id_fn)
@@ -709,7 +847,8 @@ class SVRGModule(Module):
         epoch : int, optional
             For the log and the callbacks.
         out_grads : callable, optional
-            As for `backward`.
+            For networks that don't end in a loss: gets ``(outputs, data_batch)`` for each batch, and returns the
+            gradient with respect to the outputs, as for `backward`.
 
         Raises
         ------
@@ -863,19 +1002,67 @@ class SVRGModule(Module):
     ) -> None:  # fmt: skip
         """Train, exactly as ``Module.fit``; every `update_freq` epochs an epoch starts with a snapshot.
 
+        Binds the module, initializes the weights and installs the optimizer, each if that hasn't been done.
+
         Parameters
         ----------
-        train_data, eval_data, ..., sparse_row_id_fn
-            As for ``Module.fit``.
+        train_data : DataIter
+            Gives the batches of an epoch, from its start.
+        eval_data : DataIter, optional
+            Other data, for which a metric is computed and logged after each epoch.
+        eval_metric : str, EvalMetric, callable or list of these, default 'acc'
+            What is computed from labels and outputs while training, and logged after each epoch: 'acc' is the part of
+            rows whose largest output is that of their label; 'mse' the mean squared error; 'ce' the cross-entropy; and
+            so on, as for ``mx.metric.create``.
+        epoch_end_callback : callable or list of callables, optional
+            Called after each epoch with ``(epoch, symbol, arg_params, aux_params)``, to save a checkpoint for instance:
+            ``mx.callback.module_checkpoint(module, prefix, save_optimizer_states=True)``.
+        batch_end_callback : callable or list of callables, optional
+            Called after each batch with a ``BatchEndParam``, which has `epoch`, `nbatch`, `eval_metric` and `locals`:
+            ``mx.callback.Speedometer(batch_size)``, for instance.
+        kvstore : str, KVStore or None, default 'local'
+            What adds up the gradients of several devices or workers, see `init_optimizer`.
+        optimizer : str or Optimizer, default 'sgd'
+            The name of an optimizer or an instance, see `init_optimizer`.
+        optimizer_params : dict, default (('learning_rate', 0.01),)
+            The settings of an optimizer that is given by name: ``{'learning_rate': 'auto', 'wd': 0.01}``, for instance;
+            see `init_optimizer`.
+        eval_end_callback : callable or list of callables, optional
+            Called with a ``BatchEndParam`` after the metric of `eval_data` has been computed.
+        eval_batch_end_callback : callable or list of callables, optional
+            Called with a ``BatchEndParam`` after each batch of `eval_data`.
+        initializer : Initializer, default mx.init.Uniform(0.01)
+            Fills the weights that aren't there yet.
+        arg_params : dict of str to NDArray, optional
+            The weights to begin with, by name; those of a checkpoint, for instance. Not used if the module has weights,
+            unless `force_init`.
+        aux_params : dict of str to NDArray, optional
+            The same for the auxiliary states, such as the moving statistics of BatchNorm.
+        allow_missing : bool, default False
+            Whether `arg_params`, if given, may lack weights, which the initializer then fills.
+        force_rebind : bool, default False
+            Whether a module that is bound is bound anew, to data of other shapes for instance.
+        force_init : bool, default False
+            Whether weights that there are already are initialized anew.
+        begin_epoch : int, default 0
+            The number of the first epoch; that of the checkpoint, if training goes on from one.
+        num_epoch : int
+            The epoch that isn't trained any more: ``num_epoch - begin_epoch`` are. It must be given.
+        validation_metric : str, EvalMetric, callable or list of these, optional
+            The metric of `eval_data`. By default `eval_metric`.
+        monitor : Monitor or VarianceMonitor, optional
+            What `install_monitor` gets, for this training.
+        sparse_row_id_fn : callable, optional
+            For ``row_sparse`` parameters in a KVStore, see `prepare`.
         full_grads_batch_end_callback : callable or list of callables, optional
-            `batch_end_callback` for `update_full_grads`.
+            Called after each batch of a full pass, as `batch_end_callback` after each batch of an epoch.
         snapshot_data : DataIter, optional
             Another iterator over the same samples for the full passes, with larger batches for instance, if that is
             faster. By default `train_data`.
         tol : float, optional
-            Stop when the norm of the objective's gradient, mean loss and weight decay, is at most this part of what it
-            was at the first snapshot. That is seen at each snapshot, at no cost. Then `converged` is True; otherwise
-            there is a warning at the end.
+            The tolerance: stop when the norm of the objective's gradient, mean loss and weight decay, is at most this
+            part of what it was at the first snapshot. That is seen at each snapshot, at no cost. Then `converged` is
+            True; otherwise there is a warning at the end. By default training ends with `num_epoch`.
 
         Raises
         ------
@@ -988,10 +1175,17 @@ class SVRGModule(Module):
     # --------------------------------------------------------------------------------------------- checkpoints
 
     def save_optimizer_states(self, fname: str) -> None:
-        """Save the optimizer's states, as ``Module.save_optimizer_states``.
+        """Save the optimizer's states, such as momenta, to a file.
 
-        RuntimeError if there is no optimizer, or if it runs on plain mxnet's parameter servers, which don't give their
-        states away.
+        Parameters
+        ----------
+        fname : str or path
+            Of the file, which is replaced.
+
+        Raises
+        ------
+        RuntimeError
+            There is no optimizer, or it runs on plain mxnet's parameter servers, which don't give their states away.
         """
         fname, on_servers = os.path.expanduser(os.fspath(fname)), self._workers.states_on_servers()
         if on_servers is None:
@@ -1005,10 +1199,21 @@ class SVRGModule(Module):
             files.load_states(fname)
 
     def load_optimizer_states(self, fname: str) -> None:
-        """Load the optimizer's states, as ``Module.load_optimizer_states``, saved with any devices and store.
+        """Load the optimizer's states, saved with any devices and store. All workers of a job call this.
 
-        All workers of a job call this. RuntimeError as for saving them; FileNotFoundError if there is no such file;
-        ValueError if it is damaged, or has the states of another optimizer.
+        Parameters
+        ----------
+        fname : str or path
+            Of the file that `save_optimizer_states` has written.
+
+        Raises
+        ------
+        RuntimeError
+            There is no optimizer, or it runs on plain mxnet's parameter servers.
+        FileNotFoundError
+            There is no such file.
+        ValueError
+            The file is damaged, or has the states of another optimizer.
         """
         self._take_over(files.load_states(fname), fname, {})
 
@@ -1024,8 +1229,11 @@ class SVRGModule(Module):
             ``prefix-0001.states`` (the optimizer's) and ``prefix-0001.svrg`` (snapshot, full gradient, schedule).
         epoch : int
             The number in the files' names.
-        save_optimizer_states, remove_amp_cast : bool
-            As for ``Module.save_checkpoint``.
+        save_optimizer_states : bool, default False
+            Whether the optimizer's states, the snapshot, the full gradient and the schedule are saved, too. Without
+            them a checkpoint is good for predictions and for a new start.
+        remove_amp_cast : bool, default True
+            Whether the casts of MXNet's automatic mixed precision are left out of the network that is saved.
 
         Raises
         ------
@@ -1082,14 +1290,21 @@ class SVRGModule(Module):
 
         Parameters
         ----------
-        prefix, epoch
-            As they were saved.
-        load_optimizer_states : bool
+        prefix : str
+            Of the files, as `save_checkpoint` got it.
+        epoch : int
+            The number in the files' names.
+        load_optimizer_states : bool, default False
             Whether training is to go on from there, bit for bit: loads the optimizer's states, the snapshot, the
             full gradient and the place in the schedule. From a plain Module's checkpoint, the optimizer's states.
             They belong to their parameters: devices and KVStore may be others.
-        **kwargs
-            For the constructor. `update_freq` is the saved one by default.
+        **kwargs : dict
+            For the constructor: `label_names` and `context`, for instance. `update_freq` is the saved one by default.
+
+        Returns
+        -------
+        SVRGModule
+            Not bound yet: `bind` or `fit` puts in what was loaded.
 
         Raises
         ------
@@ -1122,12 +1337,17 @@ class SVRGModule(Module):
 
     @staticmethod
     def last_checkpoint(prefix: Union[str, Sequence[str]]) -> Optional[int]:
-        """The last epoch of which there is a whole checkpoint, with the optimizer's states; None if there is none.
+        """Find the last epoch of which there is a whole checkpoint, with the optimizer's states.
 
         Parameters
         ----------
         prefix : str or list of str
             As they were saved. With several, those of a job's workers for instance, the last epoch that all have.
+
+        Returns
+        -------
+        int or None
+            The epoch; None if there is no such checkpoint.
 
         Raises
         ------

@@ -83,7 +83,7 @@ class _SVRGOptimizer(opt.Optimizer):
     server_keys : list of str, optional
         The names of all keys, if the optimizer runs on parameter servers: those know keys by their numbers only, and
         the numbers of the parameters don't begin at 0.
-    **kwargs
+    **kwargs : dict
         What ``mxnet.optimizer.create`` takes, as Module passes it (`param_idx2name`, `sym`, `rescale_grad`) and as
         the user does (`learning_rate`, `momentum`, ...).
 
@@ -179,15 +179,33 @@ class _SVRGOptimizer(opt.Optimizer):
         return self.default_opt.learning_rate
 
     def set_learning_rate(self, lr: float) -> None:
-        """Set the wrapped optimizer's learning rate."""
+        """Set the wrapped optimizer's learning rate.
+
+        Parameters
+        ----------
+        lr : float
+            The rate from the next step on.
+        """
         self.default_opt.set_learning_rate(lr)
 
     def set_lr_mult(self, args_lr_mult: Dict[Any, float]) -> None:
-        """Set the wrapped optimizer's learning rate multipliers, by name or index."""
+        """Set the wrapped optimizer's learning rate multipliers.
+
+        Parameters
+        ----------
+        args_lr_mult : dict of str or int to float
+            What the rate is multiplied by, by the name or the number of a parameter.
+        """
         self.default_opt.set_lr_mult(args_lr_mult)
 
     def set_wd_mult(self, args_wd_mult: Dict[Any, float]) -> None:
-        """Set the wrapped optimizer's weight decay multipliers, by name or index."""
+        """Set the wrapped optimizer's weight decay multipliers.
+
+        Parameters
+        ----------
+        args_wd_mult : dict of str or int to float
+            What the weight decay is multiplied by, by the name or the number of a parameter.
+        """
         self.default_opt.set_wd_mult(args_wd_mult)
 
     def _set_current_context(self, device_id: int) -> None:
@@ -219,12 +237,38 @@ class _SVRGOptimizer(opt.Optimizer):
         return index - sum(other.startswith(OURS) for other in self.server_keys[:index])
 
     def create_state(self, index: Union[int, str], weight: Any) -> Any:
-        """The wrapped optimizer's state for a parameter, None for a full gradient."""
+        """Make the wrapped optimizer's state for a parameter; None for a full gradient.
+
+        Parameters
+        ----------
+        index : int or str
+            The key.
+        weight : NDArray
+            The parameter.
+
+        Returns
+        -------
+        object
+            What `update` gets as `state`.
+        """
         index = self.users_key(index)
         return None if index is None else self.default_opt.create_state(index, weight)
 
     def create_state_multi_precision(self, index: Union[int, str], weight: Any) -> Any:
-        """The wrapped optimizer's state for a parameter, with its float32 copy of a float16 weight."""
+        """Make the wrapped optimizer's state for a parameter, with its float32 copy of a float16 weight.
+
+        Parameters
+        ----------
+        index : int or str
+            The key.
+        weight : NDArray
+            The parameter.
+
+        Returns
+        -------
+        object
+            What `update_multi_precision` gets as `state`.
+        """
         index = self.users_key(index)
         return None if index is None else self.default_opt.create_state_multi_precision(index, weight)
 
@@ -235,9 +279,11 @@ class _SVRGOptimizer(opt.Optimizer):
         ----------
         index : int, str or list of them
             The key. Lists, with lists for the rest, are what the updater passes to an optimizer with `aggregate_num`.
-        weight, grad : NDArray or list of NDArray
-            A full gradient's store and its new value, or a parameter and its variance-reduced gradient, summed
-            over the batch, before ``rescale_grad``.
+        weight : NDArray or list of NDArray
+            A full gradient's store, or a parameter.
+        grad : NDArray or list of NDArray
+            The new value of a full gradient; or the variance-reduced gradient, summed over the batch, before
+            ``rescale_grad``.
         state : object or list of objects
             What `create_state` returned for `index`.
         """
@@ -248,7 +294,19 @@ class _SVRGOptimizer(opt.Optimizer):
             self.default_opt.update(*rest)
 
     def update_multi_precision(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
-        """`update`, where the wrapped optimizer may keep a float32 copy of float16 weights."""
+        """Do what `update` does, where the wrapped optimizer may keep a float32 copy of float16 weights.
+
+        Parameters
+        ----------
+        index : int, str or list of them
+            The key, or keys, as for `update`.
+        weight : NDArray or list of NDArray
+            A full gradient's store, or a parameter.
+        grad : NDArray or list of NDArray
+            The new value of a full gradient, or the variance-reduced gradient.
+        state : object or list of objects
+            What `create_state_multi_precision` returned for `index`.
+        """
         rest = self._take_ours(index, weight, grad, state)
         if rest and self.assigns_weights:
             self._assign_weights(*rest)

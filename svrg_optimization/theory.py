@@ -1,8 +1,8 @@
 r"""What theory says about step sizes and batch sizes of SVRG, for linear models with a convex loss.
 
 Of :math:`f = \frac1n \sum_i f_i`, L is the smoothness of f, and :math:`L_{\max}` the largest one of the
-:math:`f_i`. The steps that theory proves to converge are short: `learning_rate='auto'` needs none of these numbers, and
-fewer passes.
+:math:`f_i`. The steps that theory proves to converge are short: ``learning_rate='auto'`` needs none of these numbers,
+and fewer passes.
 
 Imports NumPy only: data may also be SciPy's sparse matrices.
 """
@@ -20,7 +20,15 @@ CURVATURE = {"squared": 1.0, "logistic": 0.25, "softmax": 0.5}
 
 
 class Smoothness(NamedTuple):
-    """How fast gradients change at most: that of the mean of all samples, and that of a single sample."""
+    """How fast gradients change at most, per distance of the weights.
+
+    Attributes
+    ----------
+    L : float
+        That of the mean of all samples.
+    L_max : float
+        The largest one of a single sample.
+    """
 
     L: float
     L_max: float
@@ -29,7 +37,7 @@ class Smoothness(NamedTuple):
 def smoothness(
     x: Any, loss: str, *, intercept: bool = False, decay: float = 0.0, tol: float = 1e-9, iterations: int = 1000
 ) -> Smoothness:
-    r"""The smoothness of a linear model's loss.
+    r"""Compute the smoothness of a linear model's loss.
 
     .. math:: L = \frac{\varphi''}{n} \lambda_{\max}(X^\top X) + \lambda, \qquad
               L_{\max} = \varphi'' \max_i \lVert x_i \rVert^2 + \lambda
@@ -39,20 +47,21 @@ def smoothness(
     x : array of shape (n, d)
         The samples: a NumPy array, a SciPy sparse matrix, or anything else with ``@``, ``T`` and ``multiply`` or ``*``.
     loss : {'squared', 'logistic', 'softmax'}
-        :math:`\frac12 (z - y)^2`, :math:`\log(1 + e^z) - y z`, or the cross-entropy of softmax. The second
-        derivatives :math:`\varphi''` are at most 1, 1/4, 1/2.
-    intercept : bool
+        For the output z and the label y, :math:`\frac12 (z - y)^2`, :math:`\log(1 + e^z) - y z`, or the cross-entropy
+        of softmax. The second derivatives :math:`\varphi''` are at most 1, 1/4, 1/2.
+    intercept : bool, default False
         Whether the model has one: a column of ones.
-    decay : float
-        :math:`\lambda`, of :math:`\frac{\lambda}{2} \lVert w \rVert^2` in f.
-    tol, iterations : float, int
-        The power iteration ends when the eigenvalue is known to about this part of itself, or after so many products
-        with X.
+    decay : float, default 0.0
+        The weight decay :math:`\lambda`, of :math:`\frac{\lambda}{2} \lVert w \rVert^2` in f.
+    tol : float, default 1e-9
+        The tolerance: the power iteration ends when the eigenvalue is known to about this part of itself.
+    iterations : int, default 1000
+        The power iteration ends after so many products with X.
 
     Returns
     -------
     Smoothness
-        With the attributes `L` and `L_max`.
+        With the attributes ``L`` and ``L_max``.
 
     Raises
     ------
@@ -124,7 +133,9 @@ def _largest_eigenvalue(x: Any, intercept: bool, tol: float, iterations: int) ->
 
 
 def step_size(smoothness: Smoothness, n: int, batch_size: int = 1) -> float:
-    r"""The largest step for which theory proves that SVRG converges, for batches that are drawn without replacement.
+    r"""Compute the largest step for which theory proves that SVRG converges.
+
+    For batches that are drawn without replacement:
 
     .. math:: \eta(b) = \frac12 \, \frac{b (n - 1)}{3 (n - b) L_{\max} + n (b - 1) L}
 
@@ -135,8 +146,15 @@ def step_size(smoothness: Smoothness, n: int, batch_size: int = 1) -> float:
     ----------
     smoothness : Smoothness
         From `smoothness`.
-    n, batch_size : int
-        The number of samples, and of those in a batch; with several workers, of all workers together.
+    n : int
+        The number of samples; with several workers, of all workers together.
+    batch_size : int, default 1
+        The samples in a batch; with several workers, in those of all workers together.
+
+    Returns
+    -------
+    float
+        The learning rate.
 
     Raises
     ------
@@ -162,7 +180,7 @@ def step_size(smoothness: Smoothness, n: int, batch_size: int = 1) -> float:
 
 
 def batch_size(smoothness: Smoothness, n: int, sigma: float) -> int:
-    r"""The batch size with which theory needs the fewest gradients, if a snapshot is taken every n steps.
+    """Compute the batch size with which theory needs the fewest gradients, if a snapshot is taken every n steps.
 
     Parameters
     ----------
@@ -172,6 +190,11 @@ def batch_size(smoothness: Smoothness, n: int, sigma: float) -> int:
         The number of samples.
     sigma : float
         The strong convexity of f: at least the weight decay.
+
+    Returns
+    -------
+    int
+        The batch size, from 1 to n.
 
     Raises
     ------

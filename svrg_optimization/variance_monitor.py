@@ -21,9 +21,9 @@ class Variances(NamedTuple):
     Attributes
     ----------
     epoch : int or None
-        None in a loop of one's own.
+        Its number; None in a loop of one's own.
     batches : int
-        Of how many batches.
+        How many batches were measured.
     by_parameter : dict of str to Variance
         For each parameter.
     total : Variance
@@ -61,7 +61,7 @@ class VarianceMonitor:
     Parameters
     ----------
     logger : logging.Logger, optional
-        Where to say what was found.
+        Where to say what was found. By default ``logging.getLogger('svrg_optimization.variance_monitor')``.
 
     Attributes
     ----------
@@ -100,7 +100,18 @@ class VarianceMonitor:
         self._spreads = Spreads()
 
     def belong_to(self, module: Any) -> None:
-        """Raise ValueError if another module has this monitor; SVRGModule calls this."""
+        """Note which module this monitor is installed in; SVRGModule calls this.
+
+        Parameters
+        ----------
+        module : SVRGModule
+            The module.
+
+        Raises
+        ------
+        ValueError
+            Another module has this monitor.
+        """
         if self._owner is not None and self._owner() not in (None, module):
             raise ValueError(
                 "this VarianceMonitor is installed in another module, whose gradients it measures; make one for each "
@@ -115,15 +126,49 @@ class VarianceMonitor:
         """A batch is done; `fit` calls this."""
 
     def install(self, executor: Any) -> None:
-        """Raise TypeError: only an SVRGModule has two gradients to compare."""
+        """Raise TypeError: only an SVRGModule has two gradients to compare.
+
+        Parameters
+        ----------
+        executor : Executor
+            That of a plain Module, which calls this.
+
+        Raises
+        ------
+        TypeError
+            Always.
+        """
         raise TypeError("a VarianceMonitor can be installed in an SVRGModule only, whose gradients it compares")
 
     def look(self, gradients: Sequence[Gradients], rows: int) -> None:
-        """A step has computed its gradients, sums over so many rows; SVRGModule calls this."""
+        """Take in the gradients of a step; SVRGModule calls this.
+
+        Parameters
+        ----------
+        gradients : sequence of Gradients
+            By parameter, at the current weights and at the snapshot, before they are corrected.
+        rows : int
+            How many rows they are summed over.
+        """
         self._spreads.add(gradients, rows)
 
     def end(self, epoch: Optional[int], update_freq: int, record: Optional[Record]) -> Optional[Variances]:
-        """An epoch is over: what was measured, if there were steps with a snapshot. SVRGModule calls this."""
+        """End an epoch: note and log what was measured, if there were steps with a snapshot; SVRGModule calls this.
+
+        Parameters
+        ----------
+        epoch : int or None
+            Its number; None in a loop of one's own.
+        update_freq : int
+            Number of epochs between two snapshots, for what a step costs.
+        record : Record or None
+            That of the last snapshot, which gets the variances.
+
+        Returns
+        -------
+        Variances or None
+            What was measured; None if no step had a snapshot.
+        """
         if not self._spreads.batches:
             return None
         by_parameter = self._spreads.variances()

@@ -243,7 +243,12 @@ def take_weights_that_all_devices_hold(module: Any) -> None:
 
 def _hold_the_same(arrays: List[Any]) -> bool:
     first, *others = (array.asnumpy() for array in arrays)
-    return all(np.array_equal(first, other, equal_nan=True) for other in others)
+    return all(_same(first, other) for other in others)
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two arrays of NumPy's are equal, with NaN equal to NaN."""
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 def is_own_copy(module: Any, arg_params: Any) -> bool:
@@ -253,10 +258,7 @@ def is_own_copy(module: Any, arg_params: Any) -> bool:
 
 def devices_have(module: Any, arg_params: Any) -> bool:
     """Whether the first device of a bound module has these weights."""
-    return all(
-        np.array_equal(arrays[0].asnumpy(), arg_params[name].asnumpy(), equal_nan=True)
-        for name, arrays in parameter_arrays(module)
-    )
+    return all(_same(arrays[0].asnumpy(), arg_params[name].asnumpy()) for name, arrays in parameter_arrays(module))
 
 
 def keep_own_copy(module: Any) -> None:

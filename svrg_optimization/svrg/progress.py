@@ -90,8 +90,8 @@ class Progress:
             )  # fmt: skip
         elif stopping.has_stalled(self._norms(max(self._first, self._first_of_training)), epsilon):
             remedy = (
-                "The rate is chosen as training goes on, so it may get smaller yet; if it doesn't, perhaps the loss has "
-                "no minimum, or isn't smooth" if self.rate_is_chosen else
+                "The rate is chosen as training goes on, so it may get smaller yet; if it doesn't, perhaps the loss "
+                "has no minimum, or isn't smooth" if self.rate_is_chosen else
                 "learning_rate=%s may be too large: try a third of it, or 'auto'" % last.learning_rate
             )  # fmt: skip
             self._logger.warning(

@@ -21,8 +21,10 @@ class Variance(NamedTuple):
 
     Attributes
     ----------
-    plain, reduced : float
-        The variance of the plain and of the variance-reduced gradient: summed over the numbers of the gradient.
+    plain : float
+        The variance of the plain gradient: summed over the numbers of the gradient.
+    reduced : float
+        That of the variance-reduced gradient.
     of_snapshot : float
         That of the gradient at the snapshot.
 
