@@ -10,9 +10,10 @@ Without --data the images are scikit-learn's digits, enlarged to 28 x 28 pixels,
 SVRGModule trains --epochs epochs. Module goes on until its training has cost as many gradient evaluations, which is
 several times as many epochs; the table below the log has both, and Module after --epochs epochs, too.
 
-You should see that both read the test images about equally well. After the same number of epochs SVRG's training loss
-is often the lower one; after the same number of gradient evaluations it mostly isn't. So it is with nets: SVRG is worth
-its cost where the optimum itself is wanted, and a net's test accuracy has its best long before.
+You should see that both read the test images about equally well. After as many epochs SVRG's training loss is about
+Module's, or somewhat lower, and has cost 2.5 times the gradient evaluations; after as many gradient evaluations
+Module's is the lower one. So it is with most nets: two lines move a program over, but SVRG is worth its cost where the
+optimum itself is wanted, as in logistic_regression.py.
 """
 
 import argparse
@@ -192,12 +193,14 @@ def main():
     parser.add_argument("--epochs", type=int, default=10, help="(default: 10)")
     parser.add_argument("--update-freq", type=int, default=2, help="epochs between snapshots (default: 2)")
     parser.add_argument("--batch-size", type=int, default=64, help="(default: 64)")
-    parser.add_argument("--lr", type=float, default=0.05, help="learning rate (default: 0.05)")
+    parser.add_argument("--lr", type=float, help="learning rate (default: 0.03, or 0.05 with --data)")
     parser.add_argument("--momentum", type=float, default=0.9, help="(default: 0.9)")
     parser.add_argument("--wd", type=float, default=0.0001, help="weight decay (default: 0.0001)")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the orders (default: 0)")
     parser.add_argument("--output", default="svrg_lenet.png", help="the picture (default: svrg_lenet.png)")
     args = parser.parse_args()
+    # MXNet's example has 0.05. The digits have too few steps in an epoch for it: some seeds diverge.
+    args.lr = args.lr or (0.05 if args.data else 0.03)
     for option in ("epochs", "update_freq", "batch_size"):
         if getattr(args, option) < 1:
             parser.error("--{} must be at least 1".format(option.replace("_", "-")))
