@@ -200,7 +200,8 @@ def main():
     parser.add_argument("--output", default="svrg_lenet.png", help="the picture (default: svrg_lenet.png)")
     args = parser.parse_args()
     # MXNet's example has 0.05. The digits have too few steps in an epoch for it: some seeds diverge.
-    args.lr = args.lr or (0.05 if args.data else 0.03)
+    if args.lr is None:
+        args.lr = 0.05 if args.data else 0.03
     for option in ("epochs", "update_freq", "batch_size"):
         if getattr(args, option) < 1:
             parser.error("--{} must be at least 1".format(option.replace("_", "-")))

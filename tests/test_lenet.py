@@ -1,5 +1,6 @@
 """examples/lenet.py: MNIST's files, good and damaged, the digits, and SVRG against Module."""
 
+import argparse
 import gzip
 import os
 import pathlib
@@ -9,6 +10,7 @@ import struct
 import subprocess
 import sys
 
+import mxnet as mx
 import numpy as np
 import pytest
 
@@ -145,6 +147,38 @@ def test_one_batch_of_all_data_makes_svrg_plain_descent(mnist, run_here):
     assert rows["Module", 8][2] < module[2]
 
 
+def test_both_modules_get_the_same_orders_and_weights(rng):
+    train = runpy.run_path(str(LENET))["train"]
+    seen = []
+
+    class Module:
+        """Takes note of what `fit` gets, in the place of training."""
+
+        def fit(self, data, num_epoch, initializer, **settings):
+            weight = mx.nd.zeros((4, 3))
+            initializer(mx.init.InitDesc("fc_weight"), weight)
+            batches = []
+            for _ in range(num_epoch):
+                batches += [batch.label[0].asnumpy().tolist() for batch in data]
+                data.reset()
+            seen.append((weight.asnumpy().tolist(), batches))
+
+    class SVRGModule(Module):
+        """Another type."""
+
+    images, labels = images_and_labels(rng, 20)
+    data = (images[:, None].astype("float32"), labels.astype("float32"))
+    for seed in (0, 1):
+        args = argparse.Namespace(seed=seed, batch_size=5, lr=1.0, momentum=0.0, wd=0.0)
+        for module in (Module(), SVRGModule()):
+            assert train(module, data, data, 2, args) == []
+    assert seen[0] == seen[1]
+    assert seen[2] == seen[3]
+    assert seen[0][0] != seen[2][0]
+    assert seen[0][1] != seen[2][1]
+    assert seen[0][1][:4] != seen[0][1][4:], "each epoch has an order of its own"
+
+
 def test_seeds_and_settings_reach_the_training(mnist, run_here):
     def loss(*arguments):
         ((_, _, loss, *_),) = table(run_here("--data", mnist, "--epochs", 1, "--method", "module", *arguments)).values()
@@ -201,7 +235,7 @@ DAMAGES = {
     "floats": (TRAINING, lambda content: content[:2] + b"\x0d" + content[3:], TRAINING + " is no idx file"),
     "packing cut off": (PACKED, lambda content: content[:-9], PACKED + r" is damaged \(.*\). " + WHERE),
     "not packed": (PACKED, lambda content: gzip.decompress(content), PACKED + r" is damaged \(.*\). " + WHERE),
-    "packing overwritten": (PACKED, lambda content: content[:12] + b"\xff" * 10 + content[22:],
+    "packing overwritten": (PACKED, lambda content: content[:10] + b"\xff" * 10 + content[20:],
                             PACKED + r" is damaged \(.*\). " + WHERE),
     "other sizes": (TEST, lambda content: idx(np.zeros((30, 32, 32))),
                     TEST + " has images of 32 x 32 pixels; LeNet takes 28 x 28"),
