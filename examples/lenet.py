@@ -1,19 +1,25 @@
-"""A published Module program, moved over: MXNet's LeNet on MNIST, trained by plain Module and by SVRGModule.
+"""A published Module program, moved over: MXNet's LeNet on MNIST.
 
     python lenet.py
     python lenet.py --data DIRECTORY
 
-The network and the settings are those of MXNet's image-classification example: two convolutions, two dense layers, SGD
-with momentum. DIRECTORY has MNIST's four files, packed or not; Fashion-MNIST's have the same names and work, too.
-Without --data the images are scikit-learn's digits, enlarged to 28 x 28 pixels, and training takes half a minute.
+The network and the settings are those of MXNet's image-classification example:
+two convolutions, two dense layers, SGD with momentum. It is trained by plain
+Module and by SVRGModule. DIRECTORY has MNIST's four files, packed or not;
+Fashion-MNIST's have the same names and work, too. Without --data the images are
+scikit-learn's digits, enlarged to 28 x 28 pixels, and training takes half a
+minute.
 
-SVRGModule trains --epochs epochs. Module goes on until its training has cost as many gradient evaluations, which is
-several times as many epochs; the table below the log has both, and Module after --epochs epochs, too.
+SVRGModule trains --epochs epochs. Module goes on until its training has cost as
+many gradient evaluations, which is several times as many epochs; the table
+below the log has both, and Module after --epochs epochs, too.
 
-You should see that both read the test images about equally well. After as many epochs SVRG's training loss is about
-Module's, or somewhat lower, and has cost 2.5 times the gradient evaluations; after as many gradient evaluations
-Module's is the lower one. So it is with most nets: two lines move a program over, but SVRG is worth its cost where the
-optimum itself is wanted, as in logistic_regression.py.
+You should see that both read the test images about equally well. After as many
+epochs SVRG's training loss is about Module's, or somewhat lower, and has cost
+2.5 times the gradient evaluations; after as many gradient evaluations Module's
+is the lower one. So it is with most nets: two lines move a program over, but
+SVRG is worth its cost where the optimum itself is wanted, as in
+logistic_regression.py.
 """
 
 import argparse
@@ -24,6 +30,9 @@ import struct
 import sys
 import time
 import zlib
+
+import _common
+import numpy as np
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 SOURCE = "MNIST's files are at https://ossci-datasets.s3.amazonaws.com/mnist/, with the ending .gz"
@@ -45,8 +54,6 @@ def find(directory):
 
 def read(path, dimensions):
     """Return the bytes of an idx file as an array of so many dimensions."""
-    import numpy as np
-
     try:
         with (gzip.open if path.endswith(".gz") else open)(path, "rb") as file:
             content = file.read()
@@ -83,9 +90,38 @@ def read_mnist(paths):
     return parts
 
 
+if __name__ == "__main__":
+    # The arguments come before the imports that take seconds: --help and errors are there at once.
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", metavar="DIRECTORY", help="where MNIST's four files are (default: digits)")
+    parser.add_argument("--method", choices=["both", "module", "svrg"], default="both", help="(default: both)")
+    parser.add_argument("--epochs", type=_common.whole_number(), default=10, help="(default: 10)")
+    parser.add_argument("--update-freq", type=_common.whole_number(), default=2,
+                        help="epochs between snapshots (default: 2)")  # fmt: skip
+    parser.add_argument("--batch-size", type=_common.whole_number(), default=64, help="(default: 64)")
+    # MXNet's example has 0.05. The digits have too few steps in an epoch for it: some seeds diverge.
+    parser.add_argument("--lr", type=_common.positive_number, help="learning rate (default: 0.03, or 0.05 with --data)")
+    parser.add_argument("--momentum", type=float, default=0.9, help="(default: 0.9)")
+    parser.add_argument("--wd", type=float, default=0.0001, help="weight decay (default: 0.0001)")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and the orders (default: 0)")
+    parser.add_argument("--output", metavar="PNG", type=_common.picture_file, default="svrg_lenet.png",
+                        help="where the picture goes (default: %(default)s)")  # fmt: skip
+    args = parser.parse_args()
+    if args.lr is None:
+        args.lr = 0.05 if args.data else 0.03
+    if args.data:
+        try:
+            images = read_mnist(find(args.data))
+        except ValueError as error:
+            parser.error(str(error))
+
+import mxnet as mx
+
+from svrg_optimization import SVRGModule
+
+
 def enlarged_digits():
     """Return (images, labels) for training and for testing, of scikit-learn's digits."""
-    import numpy as np
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -99,8 +135,6 @@ def enlarged_digits():
 
 def lenet():
     """Return the symbol of the network."""
-    import mxnet as mx
-
     layer = mx.sym.Variable("data")
     for filters in (20, 50):
         layer = mx.sym.Convolution(layer, kernel=(5, 5), num_filter=filters)
@@ -113,9 +147,6 @@ def lenet():
 
 def evaluate(module, images, labels, batch_size):
     """Return the mean loss of a module on some images, and how many it reads wrong."""
-    import mxnet as mx
-    import numpy as np
-
     # predict() leaves the rows out that fill up the last batch; a metric would count them.
     probabilities = module.predict(mx.io.NDArrayIter(images, None, batch_size)).asnumpy()
     of_labels = probabilities[np.arange(len(labels)), labels.astype(int)]
@@ -129,9 +160,6 @@ def train(module, training, test, epochs, args):
     Return for each epoch: the seconds of training so far, the training loss, and the numbers of training and of test
     images that were read wrong.
     """
-    import mxnet as mx
-    import numpy as np
-
     # The same weights at the start and the same orders, whichever module it is.
     mx.random.seed(args.seed)
     np.random.seed(args.seed)
@@ -170,54 +198,17 @@ def print_conclusion(module, svrg, epochs, passes, images):
 
 def draw(series, path):
     """Draw the training loss against passes over the data, each series a list of (passes, loss)."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    figure, (axes,) = _common.new_figure("LeNet: training loss", [4])
     for name, points in series.items():
         axes.semilogy(*zip(*points), marker=".", label=name)
     axes.set(xlabel="passes over the data (gradient evaluations per sample)", ylabel="training loss")
-    axes.legend()
-    figure.tight_layout()
+    axes.legend(frameon=False)
     figure.savefig(path)
-    pyplot.close(figure)
 
 
-def main():
+def main(training, test):
     """Run the example."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", metavar="DIRECTORY", help="where MNIST's four files are (default: digits)")
-    parser.add_argument("--method", choices=["both", "module", "svrg"], default="both", help="(default: both)")
-    parser.add_argument("--epochs", type=int, default=10, help="(default: 10)")
-    parser.add_argument("--update-freq", type=int, default=2, help="epochs between snapshots (default: 2)")
-    parser.add_argument("--batch-size", type=int, default=64, help="(default: 64)")
-    parser.add_argument("--lr", type=float, help="learning rate (default: 0.03, or 0.05 with --data)")
-    parser.add_argument("--momentum", type=float, default=0.9, help="(default: 0.9)")
-    parser.add_argument("--wd", type=float, default=0.0001, help="weight decay (default: 0.0001)")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and the orders (default: 0)")
-    parser.add_argument("--output", default="svrg_lenet.png", help="the picture (default: svrg_lenet.png)")
-    args = parser.parse_args()
-    # MXNet's example has 0.05. The digits have too few steps in an epoch for it: some seeds diverge.
-    if args.lr is None:
-        args.lr = 0.05 if args.data else 0.03
-    for option in ("epochs", "update_freq", "batch_size"):
-        if getattr(args, option) < 1:
-            parser.error("--{} must be at least 1".format(option.replace("_", "-")))
-    if not os.path.isdir(os.path.dirname(os.path.abspath(args.output))):
-        parser.error("--output: there is no directory for {}".format(args.output))
-    try:
-        training, test = read_mnist(find(args.data)) if args.data else enlarged_digits()
-    except ValueError as error:
-        parser.error(str(error))
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(name)-10s %(message)s")
-
-    import _common
-    import mxnet as mx
-
-    from svrg_optimization import SVRGModule
-
     print("{}: {} images for training, {} for testing; batches of {}".format(
         args.data or "digits", len(training[1]), len(test[1]), args.batch_size), flush=True)  # fmt: skip
     passes = [_common.passes_after(epoch, args.update_freq) for epoch in range(1, args.epochs + 1)]
@@ -248,4 +239,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(*(images if args.data else enlarged_digits()))

@@ -96,8 +96,8 @@ def check_picture(path):
 
 
 def test_every_example_is_tested():
-    assert NAMES == ["distributed.py", "lasso_path.py", "linear_regression.py", "logistic_regression.py", "mlp.py",
-                     "resume.py"]  # fmt: skip
+    assert NAMES == ["distributed.py", "lasso_path.py", "lenet.py", "linear_regression.py", "logistic_regression.py",
+                     "mlp.py", "resume.py"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", GALLERY["NAMES"])

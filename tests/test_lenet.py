@@ -265,10 +265,10 @@ def test_no_images_at_all(mnist):
 
 @pytest.mark.parametrize("arguments, message", [
     (["--data", "nowhere"], "nowhere is no directory"),
-    (["--epochs", 0], "--epochs must be at least 1"),
-    (["--update-freq", 0], "--update-freq must be at least 1"),
-    (["--batch-size", 0], "--batch-size must be at least 1"),
-    (["--output", "nowhere/picture.png"], "--output: there is no directory for nowhere/picture.png"),
+    (["--epochs", 0], "--epochs: must be at least 1"),
+    (["--update-freq", 0], "--update-freq: must be at least 1"),
+    (["--batch-size", 0], "--batch-size: must be at least 1"),
+    (["--output", "nowhere/picture.png"], "--output: there is no directory nowhere"),
     (["--method", "adam"], "invalid choice: 'adam'"),
 ])  # fmt: skip
 def test_wrong_arguments(arguments, message, tmp_path):
