@@ -111,6 +111,6 @@ def test_the_checkpoints_have_one_file_more_each(logs):
     assert set(before) <= set(after)
     for name in more:
         assert after[name] == pytest.approx(2 * after[name.replace(".svrg", ".params")], rel=0.01)
-    assert "3.5 MB beside 1.7 MB" in PAGE.read_text(encoding="utf-8")
+    assert "3.5 MB beside 1.7 MB" in " ".join(PAGE.read_text(encoding="utf-8").split())
     assert round(after["lenet-0001.svrg"] / 1e6, 1) == 3.5
     assert round(after["lenet-0001.params"] / 1e6, 1) == 1.7
