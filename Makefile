@@ -35,7 +35,7 @@ types:  ## mypy
 	$(INSTALL) dev
 	$(RUN) -m mypy
 
-docs:  ## the documentation, in docs/_build/html; a warning is an error
+docs:  ## the documentation, in docs/_build/html; a warning is an error; needs Python 3.9
 	$(INSTALL) docs
 	$(RUN) -m sphinx -W --keep-going -q docs docs/_build/html
 	@echo "The documentation is in $(CURDIR)/docs/_build/html/index.html"

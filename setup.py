@@ -21,10 +21,11 @@ FILES = HOME + "/blob/main/"
 
 EXAMPLES = ["scikit-learn>=1.2", "matplotlib>=3.5"]
 TEST = ["pytest>=7.4", "pytest-xdist>=3.3", "hypothesis>=6.80", "jupytext>=1.16", "numpydoc>=1.5", *EXAMPLES]
-DOCS = [
-    "sphinx>=5.3", "numpydoc>=1.5", "myst-nb>=0.17.2", "furo>=2023.3.27", "sphinx-copybutton>=0.5.2",
-    "sphinx-design>=0.5", "sphinx-mathjax-offline>=0.0.2", "jupytext>=1.16", *EXAMPLES,  # pages that run
-]  # fmt: skip
+# Python 3.8 has no versions of these with which the site can be built.
+DOCS = [each + "; python_version >= '3.9'" for each in (
+    "sphinx>=7.0", "numpydoc>=1.5", "myst-nb>=1.0", "furo>=2023.9", "sphinx-copybutton>=0.5.2", "sphinx-design>=0.5",
+    "sphinx-mathjax-offline>=0.0.2", "jupytext>=1.16", *EXAMPLES,  # pages that run
+)]  # fmt: skip
 
 
 class BuildWithStartup(build_py):

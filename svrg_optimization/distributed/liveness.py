@@ -161,5 +161,7 @@ def say_later(message: str, seconds: float = 10) -> threading.Timer:
     """Print a message in so many seconds, unless the timer that is returned is cancelled before."""
     timer = threading.Timer(seconds, say, [message])
     timer.daemon = True
-    timer.start()
+    # From Python 3.12 on, no thread starts any more when the process is about to end. Then there is no message.
+    with contextlib.suppress(RuntimeError):
+        timer.start()
     return timer

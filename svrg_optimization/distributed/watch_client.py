@@ -70,10 +70,10 @@ class WatchClient:
             return
         seconds = 0 if self._member.operations else SECONDS_TO_CONNECT
         if self.is_connected(seconds):
-            waiting = liveness.say_later("{}: done; waiting for the other workers".format(self.name))
             self._change(leaves=True)
-            self._let_go.wait()
-            waiting.cancel()
+            if not self._let_go.wait(PATIENCE):
+                liveness.say("{}: done; waiting for the other workers".format(self.name))
+                self._let_go.wait()
 
     def say_goodbye(self) -> None:
         """Leave the job: from now on nobody watches this process."""

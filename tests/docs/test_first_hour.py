@@ -82,10 +82,6 @@ def names(page):
     return page.names
 
 
-# With `pytest -n 2 --dist loadgroup`, one process runs the page; with -n alone, both do.
-pytestmark = pytest.mark.xdist_group("first_hour")
-
-
 # ------------------------------------------------------------------------------------------------------- a notebook
 
 
