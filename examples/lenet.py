@@ -25,6 +25,7 @@ logistic_regression.py.
 import argparse
 import gzip
 import logging
+import math
 import os
 import struct
 import sys
@@ -65,7 +66,7 @@ def read(path, dimensions):
         raise ValueError("{} is no idx file of bytes in {} dimension{}. {}".format(
             path, dimensions, "s" * (dimensions > 1), SOURCE))  # fmt: skip
     shape = struct.unpack(">{}I".format(dimensions), content[4:header])
-    wanted = header + int(np.prod(shape, dtype=object))
+    wanted = header + math.prod(shape)
     if len(content) != wanted:
         raise ValueError("{} is damaged: it has {} bytes, and {} are announced. {}".format(
             path, len(content), wanted, SOURCE))  # fmt: skip

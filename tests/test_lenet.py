@@ -67,11 +67,12 @@ def refused(*arguments, directory):
     code = (
         "import runpy, sys\n"
         "sys.argv = {!r}\n"
+        "sys.path.insert(0, {!r})\n"
         "try:\n"
         "    runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "finally:\n"
         "    assert not {{'mxnet', 'sklearn', 'matplotlib'}} & set(sys.modules), 'imported early'\n"
-    ).format([str(LENET), *map(str, arguments)])
+    ).format([str(LENET), *map(str, arguments)], str(LENET.parent))
     ended = subprocess.run(
         [sys.executable, "-c", code], cwd=str(directory), env=environment(),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, timeout=60, check=False,
@@ -147,7 +148,7 @@ def test_one_batch_of_all_data_makes_svrg_plain_descent(mnist, run_here):
     assert rows["Module", 8][2] < module[2]
 
 
-def test_both_modules_get_the_same_orders_and_weights(rng):
+def test_both_modules_get_the_same_orders_and_weights(rng, run_here):
     train = runpy.run_path(str(LENET))["train"]
     seen = []
 
