@@ -63,7 +63,12 @@ class Attendance:
         return self._members[key].name
 
     def who_left_too_early(self) -> Optional[Hashable]:
-        """The key of a worker that leaves although another one has begun an operation that waits for it."""
+        """The key of a worker that leaves although another one has begun an operation that waits for it.
+
+        Nobody does once all have been let go: what they still begin is the last barrier, together.
+        """
+        if self._ended:
+            return None
         workers = self._of("worker")
         most = max((member.operations for member in workers.values()), default=0)
         early = (key for key, member in workers.items() if member.leaves and member.operations < most)

@@ -75,6 +75,17 @@ def test_workers_that_have_done_the_same_leave_together():
     assert job.is_over
 
 
+def test_the_barrier_of_workers_that_have_been_let_go_is_no_operation_that_another_one_misses():
+    """The scheduler may hear of the first worker's barrier before it hears of the second one's, or of their end."""
+    job = attendance(worker("worker 0", 5, leaves=True), worker("worker 1", 5, leaves=True))
+    assert job.let_go() == [0, 1]
+    job.hear(0, worker("worker 0", 6, leaves=True))
+    assert job.who_left_too_early() is None
+    for key in (0, 1):
+        job.hear(key, worker("worker {}".format(key), 6, gone=True))
+    assert job.is_over
+
+
 def test_workers_that_have_begun_nothing_may_come_back():
     job = attendance(worker("worker 0", leaves=True), worker("worker 1", leaves=True))
     assert job.let_go() == [0, 1]
