@@ -102,24 +102,24 @@ def draw(path: str, family: str = "correlated", loss: str = "logistic") -> None:
 
     problem = families.make(family, loss, 1)
     largest = smoothness(problem.x, loss, intercept=False, decay=problem.decay).L
-    figure = Figure(figsize=(10, 4), dpi=110, constrained_layout=True)
-    left, right = figure.subplots(1, 2)
+    figure = Figure(figsize=(5, 6.6), dpi=144, constrained_layout=True)
+    upper, lower = figure.subplots(2, 1)
     for momentum, colour in ((0.0, "#9aa5b1"), (0.9, "#d8a86a")):
         for step in STEPS:
             gaps, _ = trace(problem, {"learning_rate": step / largest, "momentum": momentum}, 90)
-            left.semilogy([PASSES * k for k in range(1, len(gaps) + 1)], gaps, color=colour, linewidth=0.8)
-        left.plot([], [], color=colour, label="constant steps, momentum %g" % momentum)
+            upper.semilogy([PASSES * k for k in range(1, len(gaps) + 1)], gaps, color=colour, linewidth=0.8)
+        upper.plot([], [], color=colour, label="constant steps, momentum %g" % momentum)
     gaps, module = trace(problem, {"learning_rate": "auto"}, 90)
-    left.semilogy([PASSES * k for k in range(1, len(gaps) + 1)], gaps, color="#1f5fa8", linewidth=2.5, label="'auto'")
-    left.set(xlabel="passes over the data", ylabel="(f - f*) / f*", ylim=(TARGET["float64"], 10), xlim=(0, 90))
-    left.legend(frameon=False, fontsize="small")
+    upper.semilogy([PASSES * k for k in range(1, len(gaps) + 1)], gaps, color="#1f5fa8", linewidth=2.5, label="'auto'")
+    upper.set(xlabel="passes over the data", ylabel="(f - f*) / f*", ylim=(TARGET["float64"], 10), xlim=(0, 90))
+    upper.legend(loc="lower left", framealpha=0.9, fontsize="small")
     at = [record.passes for record in module.history[1:]]
     rates = [record.learning_rate * largest for record in module.history[1:]]
-    right.step(at, rates, where="post", color="#1f5fa8", label="learning rate times L")
-    right.step(at, [record.momentum for record in module.history[1:]], where="post", color="#c0392b", label="momentum")
-    right.set(xlabel="passes over the data", ylim=(0, None), title="what it took")
-    right.legend(frameon=False, fontsize="small")
-    for axes in (left, right):
+    lower.step(at, rates, where="post", color="#1f5fa8", label="learning rate times L")
+    lower.step(at, [record.momentum for record in module.history[1:]], where="post", color="#c0392b", label="momentum")
+    lower.set(xlabel="passes over the data", ylim=(0, None), title="the steps that 'auto' took")
+    lower.legend(frameon=False, fontsize="small")
+    for axes in (upper, lower):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path)

@@ -8,7 +8,7 @@ Chromium runs without a window. It isn't part of `.ci/run`, which has no browser
 Says, and exits with 1 if there is any, on which page
 
 - an element is wider than the page, or the page can be moved sideways;
-- a block of code is cut;
+- a block of code is cut (not a table that a program printed, which scrolls on purpose);
 - a picture is wider than what it stands in, or isn't there;
 - a formula isn't drawn, or has an error;
 - anything is asked of the network: the site has to work from a disk.
@@ -68,7 +68,7 @@ FAULTS = r"""() => {
     }
   }
   for (const element of document.querySelectorAll('pre')) {
-    if (shown(element) && element.scrollWidth > element.clientWidth + 1) {
+    if (shown(element) && !element.closest('.printed') && element.scrollWidth > element.clientWidth + 1) {
       faults.push(name(element) + ' is cut by ' + (element.scrollWidth - element.clientWidth) + ' px');
     }
   }
@@ -77,7 +77,8 @@ FAULTS = r"""() => {
       faults.push(name(element) + ' is not there: ' + element.getAttribute('src'));
     } else if (shown(element)) {
       const box = element.getBoundingClientRect(), around = element.parentElement.getBoundingClientRect();
-      if (getComputedStyle(element.parentElement).display !== 'inline' && box.right > around.right + 1) {
+      const isInline = getComputedStyle(element.parentElement).display === 'inline';
+      if (!isInline && !isInScroller(element) && box.right > around.right + 1) {
         faults.push(name(element) + ' is wider than what it stands in');
       }
     }
