@@ -73,5 +73,5 @@ scale:  ## a job of 16 workers and 4 servers, and what they send, in a minute; a
 	$(RUN) -W ignore tests/distributed/scale_run.py $(ARGS)
 
 clean:  ## removes all that make has made
-	rm -rf .venv build dist *.egg-info docs/_build docs/api .mypy_cache .ruff_cache svrg_*.png
+	rm -rf .venv build dist *.egg-info docs/_build docs/api .mypy_cache .ruff_cache out svrg_*.png
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
