@@ -35,6 +35,8 @@ class BuildWithStartup(build_py):
 
     def run(self):
         """Build the package, and then these two files."""
+        # An earlier build may have left modules that are gone.
+        shutil.rmtree(pathlib.Path(self.build_lib) / "svrg_optimization", ignore_errors=True)
         super().run()
         # What an editable wheel has is in the folder that is to be installed: nothing of the sources is built.
         editable = getattr(self, "editable_mode", False)

@@ -89,7 +89,7 @@ def _run_server() -> None:
     from .svrg_optimizer import _SVRGOptimizer
 
     desk = Desk(functools.partial(internals.updater_of_store, store), lambda: store.rank)
-    _SVRGOptimizer.assigned = staticmethod(desk.see)
+    _SVRGOptimizer.assigned = desk.see
 
     def begin(_: str) -> None:
         allocate_zeros(False)

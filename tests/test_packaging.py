@@ -192,23 +192,32 @@ def test_numpy_bool_is_given_back_where_numpy_removed_it(tmp_path, how, numpy, h
     assert out == has_bool + "\n"
 
 
-PYTHON_3_12_WITHOUT_SETUPTOOLS = """
+PYTHON_3_12_WITHOUT_DISTUTILS = """
 import importlib.util, sys
 find_spec = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *more: None if name == "distutils" else find_spec(name, *more)
 import numpy
+{}
 sys.version_info = (3, 12, 0)
 import mxnet
+print("setuptools" in sys.modules)
 """
 
 
 def test_without_distutils_the_remedy_is_setuptools(tmp_path):
-    code, _, err = run(sys.executable, "-c", PYTHON_3_12_WITHOUT_SETUPTOOLS, PYTHONPATH=stub(tmp_path, __init__=""))
+    program = PYTHON_3_12_WITHOUT_DISTUTILS.format("sys.modules['setuptools'] = None")
+    code, _, err = run(sys.executable, "-c", program, PYTHONPATH=stub(tmp_path, __init__=""))
     assert code == 1
     assert err.splitlines()[-1] == (
         "ImportError: mxnet 1.9.1 needs distutils, which Python 3.12 lacks and setuptools has. "
         "Install it: pip install setuptools"
     )
+
+
+def test_setuptools_is_imported_where_that_brings_distutils(tmp_path):
+    path = stub(tmp_path, __init__="")
+    (tmp_path / "setuptools.py").write_text("", "utf-8")
+    assert run(sys.executable, "-c", PYTHON_3_12_WITHOUT_DISTUTILS.format(""), PYTHONPATH=path)[:2] == (0, "True\n")
 
 
 def test_a_program_without_mxnet_starts_with_no_more_than_the_hook(tmp_path):

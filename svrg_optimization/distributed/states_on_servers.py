@@ -98,8 +98,8 @@ class StatesOnServers:
             if not number:
                 return {}
             try:
-                for array in range(number):
-                    self._ask("show", array=array)
+                for index in range(number):
+                    self._ask("show", array=index)
                     pulled.append(self._pull_full_gradients(parameters))
             finally:
                 # A pull writes into the arrays that were pushed last, too: those of this worker's full gradient.

@@ -41,10 +41,14 @@ def prepare() -> None:
     # NumPy 1.24 removed this name of Python's bool. Before, the name was there, and its use gave a warning.
     if tuple(map(int, numpy.__version__.split(".")[:2])) >= (1, 24):
         vars(numpy)["bool"] = bool
-    # Python 3.12 removed distutils. Where setuptools is installed, Python finds setuptools' own.
+    # Python 3.12 removed distutils. Where setuptools is installed, Python finds setuptools' own: mostly from its start
+    # on, or else from the import of setuptools on.
     if sys.version_info >= (3, 12) and importlib.util.find_spec("distutils") is None:
-        needed = "mxnet 1.9.1 needs distutils, which Python {}.{} lacks and setuptools has. Install it: "
-        raise ImportError(needed.format(*sys.version_info[:2]) + "pip install setuptools")
+        try:
+            import setuptools  # noqa: F401
+        except ImportError as error:
+            needed = "mxnet 1.9.1 needs distutils, which Python {}.{} lacks and setuptools has. Install it: "
+            raise ImportError(needed.format(*sys.version_info[:2]) + "pip install setuptools") from error
 
 
 class BeforeMXNet:
