@@ -245,6 +245,67 @@ def test_the_reader_can_solve_it(names):
     np.testing.assert_allclose(params["fc_weight"].asnumpy(), names.reference.coef_, atol=1e-3)
 
 
+@pytest.mark.parametrize("of_iterator, of_module, error, message", [
+    ({}, {"label_names": ["label"]}, KeyError, "'softmax_label'"),
+    ({"label_name": "label"}, {}, ValueError, "Unknown initialization pattern for label"),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*label:UserWarning")
+def test_forgotten_names_of_the_label(names, of_iterator, of_module, error, message):
+    train = names.mx.io.NDArrayIter(names.double(names.pixels), names.double(names.digit), batch_size=32, **of_iterator)
+    with pytest.raises(error, match=message):
+        names.SVRGModule(names.softmax, **of_module).fit(train, num_epoch=1)
+    assert message in PAGE.read_text("utf-8")
+
+
+def test_sorted_rows_cost_more_passes(names):
+    order = np.argsort(names.y, kind="stable")
+    passes = []
+    for rows in (np.arange(569), order):
+        column = names.double(names.y[rows].reshape(-1, 1))
+        module = names.variance_reduced()
+        module.fit(
+            names.mx.io.NDArrayIter(names.double(names.x[rows]), column, batch_size=8, label_name="label"),
+            num_epoch=200,
+            tol=1e-5,
+            optimizer_params={"learning_rate": 0.4, "wd": names.wd},
+            initializer=names.mx.init.Zero(),
+            eval_metric="mse",
+        )
+        assert module.converged
+        passes.append(round(module.history[-1].passes))
+    text = " ".join(PAGE.read_text("utf-8").split())
+    assert "takes {1} passes in part 4, where it takes {0} with the shuffled ones".format(*passes) in text
+
+
+@pytest.mark.parametrize("kind", ["wd", "l1"])
+def test_wine_is_solved_by_the_same_program(names, kind):
+    from sklearn.datasets import load_wine
+
+    x, y = names.shuffle(*load_wine(return_X_y=True), random_state=0)
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    how = {"solver": "newton-cg"} if kind == "wd" else {"solver": "saga", "penalty": "l1"}
+    reference = names.LogisticRegression(C=1.0, tol=1e-11, max_iter=100000, **how).fit(x, y)
+
+    def objective(weight, bias):
+        scores = x @ weight.T + bias
+        loss = np.mean(np.logaddexp.reduce(scores, axis=1) - scores[np.arange(178), y])
+        return loss + (np.sum(weight**2) / 2 if kind == "wd" else abs(weight).sum()) / 178
+
+    scores = names.mx.sym.FullyConnected(names.data, num_hidden=3, name="fc")
+    module = names.SVRGModule(names.mx.sym.SoftmaxOutput(scores, names.label), label_names=["label"], update_freq=1)
+    module.fit(
+        names.mx.io.NDArrayIter(names.double(x), names.double(y), batch_size=32, label_name="label"),
+        num_epoch=500,
+        tol=1e-6,
+        optimizer="sgd" if kind == "wd" else "proximalsgd",
+        optimizer_params={"learning_rate": "auto", kind: 1 / 178},
+        initializer=names.mx.init.Zero(),
+    )
+    found = [module.get_params()[0][name].asnumpy() for name in ("fc_weight", "fc_bias")]
+    assert module.converged
+    assert abs(objective(*found) / objective(reference.coef_, reference.intercept_) - 1) < 1e-9
+
+
 @pytest.mark.parametrize("labels, message", [
     (lambda names: names.double(names.digit.reshape(-1, 1)), "Shape inconsistent"),
     (lambda names: names.digit, "uniform type"),
