@@ -1402,7 +1402,11 @@ class SVRGModule(Module):
 
 def _heads(module: Module, out_grads: OutGrads, batch: Any) -> Any:
     """The head gradients for a module: computed from its outputs, if `out_grads` is callable."""
-    return out_grads(module.get_outputs(), batch) if callable(out_grads) else out_grads
+    if not callable(out_grads):
+        return out_grads
+    heads = out_grads(module.get_outputs(), batch)
+    checks.head_gradients(heads)
+    return heads
 
 
 def _finite_norms(mu: Dict[str, Any], epoch: Optional[int]) -> Dict[str, float]:

@@ -137,6 +137,18 @@ def test_a_full_pass_over_nothing_that_can_be_passed_over(trained):
         module.update_full_grads(train, out_grads=nd([1.0]))
 
 
+@pytest.mark.parametrize("heads, kind", [
+    (nd([[1.0]]), "NDArray"), ([np.ones((4, 1))], "list of ndarray"), (None, "NoneType"),
+], ids=["a bare array", "NumPy's", "nothing"])  # fmt: skip
+def test_head_gradients_of_another_kind(heads, kind):
+    module = SVRGModule(mx.sym.FullyConnected(mx.sym.Variable("data"), num_hidden=1, name="fc"), label_names=None)
+    module.bind([("data", (4, 3))])
+    module.init_params()
+    module.forward(mx.io.DataBatch([mx.nd.ones((4, 3))]))
+    with pytest.raises(TypeError, match="out_grads returned a {}, and must return a list with an NDArray".format(kind)):
+        module.backward(lambda outputs, batch: heads)
+
+
 def test_no_devices():
     with pytest.raises(ValueError, match="context=.* is empty"):
         SVRGModule(symbol(SOFTMAX), context=[])

@@ -139,6 +139,16 @@ def train_data(value: Any, out_grads: Any, argument: str = "train_data") -> None
         )
 
 
+def head_gradients(value: Any) -> None:
+    """What a function of head gradients has returned: a list of NDArrays."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(each, mx.nd.NDArray) for each in value):
+        kind = type(value).__name__
+        if isinstance(value, (list, tuple)):
+            kind += " of " + ", ".join(type(each).__name__ for each in value)
+        raise TypeError("out_grads returned a {}, and must return a list with an NDArray for each output: of NumPy's "
+                        "arrays, mx.nd.array makes NDArrays".format(kind))  # fmt: skip
+
+
 def optimizer(value: Any) -> None:
     """A name or an instance; whether the name is registered is found out when it is looked up."""
     if not isinstance(value, (str, mx.optimizer.Optimizer)):
