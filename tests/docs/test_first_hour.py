@@ -283,7 +283,9 @@ def test_wine_is_solved_by_the_same_program(names, kind):
 
     x, y = names.shuffle(*load_wine(return_X_y=True), random_state=0)
     x = (x - x.mean(axis=0)) / x.std(axis=0)
-    how = {"solver": "newton-cg"} if kind == "wd" else {"solver": "saga", "penalty": "l1"}
+    # scikit-learn 1.8 has another name for it.
+    only_l1 = {"l1_ratio": 1} if names.LogisticRegression().penalty == "deprecated" else {"penalty": "l1"}
+    how = {"solver": "newton-cg"} if kind == "wd" else {"solver": "saga", **only_l1}
     reference = names.LogisticRegression(C=1.0, tol=1e-11, max_iter=100000, **how).fit(x, y)
 
     def objective(weight, bias):
