@@ -22,7 +22,7 @@ import numpy as np
 
 from . import convergence, report
 from .contenders import make, quiet
-from .convergence import Method, Trace
+from .convergence import Method
 
 PARTS = ("logistic", "net")
 
@@ -55,28 +55,13 @@ def _in_float64(contender: str, optimizer: str, settings: Dict[str, Any]) -> Cal
 
 def measure(n: int, rounds: int, patience: float) -> Dict[str, List[Dict[str, Any]]]:
     """What `convergence.measure` gives, for the methods and targets of this page."""
-    problem, known = convergence.problem_of(str(n)), convergence.methods()
+    known = convergence.methods()
     chosen = {
         "SVRG 'auto'": Method(_in_float64("ours", "sgd", {"learning_rate": "auto"}), known["ours"].passes),
         **{name: known[of_convergence] for name, of_convergence in OTHERS.items()},
         "Adam, rate %g" % RATE_OF_ADAM: Method(_in_float64("Module", "adam", {"learning_rate": RATE_OF_ADAM}), float),
     }
-    traces = {name: Trace(method, problem) for name, method in chosen.items()}
-    found = {
-        name: [{"target": target, "iterations": traces[name].first(target, patience), "seconds": []}
-               for target in TARGETS]
-        for name in chosen
-    }  # fmt: skip
-    for _ in range(rounds):
-        for name, reached in found.items():
-            for each in reached:
-                if each["iterations"] is not None:
-                    each["seconds"].append(traces[name].run(each["iterations"])[0])
-    for name, reached in found.items():
-        for each in reached:
-            each["passes"] = None if each["iterations"] is None else chosen[name].passes(each["iterations"])
-            each["best"] = min(gap for _, gap in traces[name].reached.values())
-    return found
+    return convergence.measure(str(n), rounds, patience, chosen, TARGETS)
 
 
 def logistic_tables(n: int, found: Dict[str, List[Dict[str, Any]]]) -> str:

@@ -13,7 +13,7 @@ float32.
 import importlib.util
 import math
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -203,12 +203,15 @@ def problem_of(name: str) -> Problem:
     return Problem(found.x, 2 * found.y - 1, found.decay, found.minimum)
 
 
-def measure(name: str, rounds: int, patience: float) -> Dict[str, List[Dict[str, Any]]]:
+def measure(
+    name: str, rounds: int, patience: float, chosen: Optional[Dict[str, Method]] = None,
+    targets: Sequence[float] = TARGETS,
+) -> Dict[str, List[Dict[str, Any]]]:  # fmt: skip
     """For each method and target: iterations, passes, and seconds of every round, on the problem of this name."""
     problem = problem_of(name)
-    chosen = methods()
+    chosen = methods() if chosen is None else chosen
     traces = {name: Trace(method, problem) for name, method in chosen.items()}
-    iterations = {(name, target): trace.first(target, patience) for name, trace in traces.items() for target in TARGETS}
+    iterations = {(name, target): trace.first(target, patience) for name, trace in traces.items() for target in targets}
     seconds: Dict[Tuple[str, float], List[float]] = {key: [] for key in iterations}
     for _ in range(rounds):
         for (name, target), count in iterations.items():
@@ -223,7 +226,7 @@ def measure(name: str, rounds: int, patience: float) -> Dict[str, List[Dict[str,
                 "seconds": seconds[name, target],
                 "best": min(suboptimality for _, suboptimality in traces[name].reached.values()),
             }
-            for target in TARGETS
+            for target in targets
         ]
         for name in chosen
     }
