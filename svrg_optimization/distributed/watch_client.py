@@ -130,7 +130,7 @@ class WatchClient:
         lines = Lines(connection)
         try:
             # Whoever else listens there may say nothing, or wait for us to say something.
-            (greeting, *_) = lines.receive() if select.select([lines], [], [], 1)[0] else ({},)
+            (greeting, *others) = lines.receive() if select.select([lines], [], [], 1)[0] else ({},)
         except (ConnectionError, ValueError):
             greeting = {}
         if greeting.get("service") != GREETING or greeting.get("job") != self._job:
@@ -139,6 +139,8 @@ class WatchClient:
         self._lines, self._is_watched = lines, bool(greeting.get("watches"))
         self.tell()
         self._connected.set()
+        for message in others:
+            self._hear(message)
         return True
 
     def _listen(self) -> None:

@@ -38,6 +38,8 @@ class WatchService:
         self._attendance = Attendance(workers, servers)
         self._most_connections = workers + servers + _STRANGERS
         self._inspect: Optional[Callable[[], str]] = None
+        # Two threads say whether this one watches. Whoever hears that must hear the newest last.
+        self._watching = threading.Lock()
         self._seconds_of_silence: Dict[Lines, int] = {}
         self._said, self._seconds_unchanged = "", 0
         host, port = liveness.address_of_watch(environment)
@@ -59,8 +61,9 @@ class WatchService:
 
         From now on, too, this process has nothing else to do. So if the others hear nothing of it, it stands still.
         """
-        self._inspect = inspect
-        self._tell_all(watches=True)
+        with self._watching:
+            self._inspect = inspect
+            self._tell_all(watches=True)
 
     def stop(self) -> None:
         """Tell all that the job is over, and stop."""
@@ -104,9 +107,10 @@ class WatchService:
                 connection.close()
                 return
             lines = Lines(connection)
-            self._seconds_of_silence[lines] = 0
             self._selector.register(lines, selectors.EVENT_READ)
-            lines.send(service=GREETING, job=self._job, watches=self._inspect is not None)
+            with self._watching:
+                self._seconds_of_silence[lines] = 0
+                lines.send(service=GREETING, job=self._job, watches=self._inspect is not None)
 
     def _hear(self, connection: Lines) -> None:
         try:
@@ -150,7 +154,8 @@ class WatchService:
 
     def each_second(self) -> None:
         """What there is to do every second."""
-        self._tell_all(watches=self._inspect is not None)
+        with self._watching:
+            self._tell_all(watches=self._inspect is not None)
         wrong = self._inspect() if self._inspect is not None else ""
         if wrong:
             self._end_all(wrong)

@@ -287,13 +287,13 @@ class Scheduler:
             self.heard.close()
             self.connection.close()
 
-    def accept(self, **greeting):
-        """Greet the next one who comes."""
+    def accept(self, *more, **greeting):
+        """Greet the next one who comes, and say more in the same packet."""
         self.hang_up()
         self.connection, _ = self._listener.accept()
         self.connection.settimeout(LIMIT)
         self.heard = self.connection.makefile("rb")
-        self.say(**{"service": watch_service.GREETING, "job": "9", **greeting})
+        self.say({"service": watch_service.GREETING, "job": "9", **greeting}, *more)
 
     def nobody_else_came(self):
         """Whether nobody waits to be greeted."""
@@ -302,9 +302,10 @@ class Scheduler:
             self._listener.accept()
         return True
 
-    def say(self, **message):
-        """Send a message."""
-        self.connection.sendall(json.dumps(message).encode() + b"\n")
+    def say(self, *messages, **message):
+        """Send messages in one packet: these, and one of these items."""
+        whole = [*messages, message] if message else messages
+        self.connection.sendall(b"".join(json.dumps(each).encode() + b"\n" for each in whole))
 
     def hear(self):
         """The next message."""
@@ -364,6 +365,13 @@ def test_a_worker_that_leaves_too_early_ends_non_zero(end, code, environment):
 def test_a_scheduler_that_stands_still_is_dead_once_it_watches(environment):
     with Scheduler(environment) as scheduler, python(WAITS, environment) as process:
         scheduler.accept(watches=True)
+        assert process.wait(LIMIT) == 70
+        assert process.stderr.read().startswith("me: no word from the scheduler for 4 s. Start the job again")
+
+
+def test_what_comes_together_with_the_greeting_is_heard(environment):
+    with Scheduler(environment) as scheduler, python(WAITS, environment) as process:
+        scheduler.accept({"watches": True}, watches=False)
         assert process.wait(LIMIT) == 70
         assert process.stderr.read().startswith("me: no word from the scheduler for 4 s. Start the job again")
 
