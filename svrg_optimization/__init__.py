@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, List
 from .mxnet_api import startup
 
 if TYPE_CHECKING:
-    from . import history, proximal, step_sizes, svrg_module, svrg_optimizer, theory
+    from . import coefficients, history, proximal, schedules, step_sizes, svrg_module, svrg_optimizer, theory
     from .diagnosis import diagnose
     from .proximal import ProximalSGD
     from .step_sizes import AutoStep, BarzilaiBorwein
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "SVRGModule", "AutoStep", "BarzilaiBorwein", "ProximalSGD", "VarianceMonitor", "diagnose", "history", "proximal",
-    "step_sizes", "svrg_module", "svrg_optimizer", "theory", "_AssignmentOptimizer", "_SVRGOptimizer",
+    "SVRGModule", "AutoStep", "BarzilaiBorwein", "ProximalSGD", "VarianceMonitor", "coefficients", "diagnose", "history",
+    "proximal", "schedules", "step_sizes", "svrg_module", "svrg_optimizer", "theory", "_AssignmentOptimizer", "_SVRGOptimizer",
 ]  # fmt: skip
 
 _HOME = {

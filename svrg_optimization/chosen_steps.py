@@ -9,6 +9,8 @@ import numpy as np
 
 from .mxnet_api import internals
 from .step_sizes import OPTIMIZERS, AutoStep, StepSize, chosen_by
+from .svrg.coefficients import Coefficient, Constant
+from .svrg.schedules import Growing, Schedule
 from .svrg.step_control import Objective, StepControl, rule_for
 
 _SHORT = "learning_rate='auto'"
@@ -62,6 +64,25 @@ def refuse_for_instance(optimizer: Any, optimizer_params: Any) -> None:
     """Raise ValueError if the rate of an optimizer that is an instance is to be chosen by an argument."""
     if not isinstance(optimizer, str) and dict(optimizer_params or {}).get("learning_rate") == "auto":
         raise ValueError(_FOR_INSTANCE.format("learning_rate='auto'"))
+
+
+def check_with(optimizer: Any, settings: Mapping[str, Any], schedule: Schedule, coefficient: Coefficient) -> None:
+    """Raise ValueError if steps are to be chosen, and the snapshots aren't what they can be chosen from."""
+    if not isinstance(settings.get("lr_scheduler", getattr(optimizer, "lr_scheduler", None)), StepSize):
+        return
+    reasons = [
+        ("warm_start={}".format(schedule.warm_start), schedule.warm_start, "the first step needs a snapshot"),
+        ("at={!r}".format(schedule.at), schedule.at != "last", "steps are judged by the last iterate"),
+        ("Growing", isinstance(schedule, Growing), "steps are judged by the gradients of all samples"),
+        ("a coefficient", coefficient.settings() != Constant(1).settings(), "the steps are those of SVRG"),
+    ]
+    for what, is_so, why in reasons:
+        if is_so:
+            raise ValueError(
+                "the learning rate can't be chosen with {}: {}; give a learning rate, or leave that out".format(
+                    what, why
+                )
+            )
 
 
 def control(

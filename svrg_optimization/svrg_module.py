@@ -1,45 +1,49 @@
 """SVRGModule: what Module does, with a snapshot."""
 
+import contextlib
 import logging
+import math
 import os
 import pickle
 import sys
 import time
 from functools import partial
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 import mxnet as mx
 from mxnet.module import Module
 
-from . import chosen_steps, notices, proximal
-from .checkpoint import files, optimizer_states, position
-from .checkpoint.svrg_file import Sections
+from . import chosen_steps, module_state, notices
+from .checkpoint import files, position
 from .compute import data, ways
 from .compute.full_pass import Callbacks, FullPass, Network, Source
 from .compute.larger_batches import LargerBatches
 from .compute.own_thread import SnapshotModule
+from .compute.parts import Part, growing_part
 from .compute.serial import Serial
 from .compute.sgd import PreparedSGD
 from .compute.updater import Updater
 from .distributed import workers
-from .distributed.states_on_servers import as_servers_have_them
+from .distributed.exchange_of_numbers import as_number
+from .fit_run import FitRun
 from .history import Record
 from .keys import check_parameter_names
 from .mxnet_api import call_order, checks, internals, shapes
 from .mxnet_api.rows import unknown_operators
 from .notices import Notices
-from .svrg import batches, full_gradient, networks, objective
+from .svrg import batches, coefficients, full_gradient, iterates, networks, schedules
 from .svrg.clock import Clock
-from .svrg.coefficients import Constant
-from .svrg.estimator import Correction, Estimator, OnDevices
+from .svrg.coefficients import Coefficient, Constant
+from .svrg.estimator import Alpha, Correction, Estimator, OnDevices
 from .svrg.full_gradient import BatchGradient
-from .svrg.progress import Converged, Progress, until_converged
+from .svrg.progress import Progress, until_converged
 from .svrg.random_draws import DrawStream, draws_by_itself, draws_random_numbers
-from .svrg.schedules import EveryEpochs
+from .svrg.schedules import EveryEpochs, Growing, Schedule
 from .svrg.snapshot import Point, Snapshot
 from .svrg.states import States
 from .svrg.step_control import Objective, StepControl, Worse
 from .svrg_optimizer import REGISTERED_NAME
+from .training_objective import TrainingObjective
 from .variance_monitor import VARIANCES, VarianceMonitor
 
 __all__ = ["SVRGModule"]
@@ -56,12 +60,12 @@ _MANY_UPDATES = 100
 class SVRGModule(Module):
     r"""A Module that trains by SVRG: stochastic gradients whose variance vanishes as training converges.
 
-    .. math:: g = \nabla_B(w) - \bigl(\nabla_B(\tilde w) - b\,\mu\bigr)
+    .. math:: g = \nabla_B(w) - \alpha \bigl(\nabla_B(\tilde w) - b\,\mu\bigr)
 
     :math:`\nabla_B` is the gradient summed over the b rows of the batch B, before ``rescale_grad``;
-    :math:`\tilde w` the *snapshot*, the weights as they were at the last `update_full_grads`; and :math:`\mu`
-    the *full gradient* there, the mean over all samples. The user's optimizer takes g for the gradient: weight
-    decay, momentum and clipping come after the correction.
+    :math:`\tilde w` the *snapshot*, the weights as they were at the last `update_full_grads`; :math:`\mu`
+    the *full gradient* there, the mean over all samples; and :math:`\alpha` the *coefficient*, 1 by default. The
+    user's optimizer takes g for the gradient: weight decay, momentum and clipping come after the correction.
 
     Until the first `update_full_grads` it is a plain Module (the warm start that Johnson & Zhang recommend).
 
@@ -101,14 +105,21 @@ class SVRGModule(Module):
     next_states : dict of str to str, optional
         For each of `state_names`, the output that becomes this state in the next batch, if batches hand on their
         states.
+    snapshots : Schedule, optional
+        When the snapshot moves, and where, instead of `update_freq`: a schedule of `svrg_optimization.schedules`, such
+        as ``EverySteps(500)``.
+    coefficient : float, callable or Coefficient, default 1
+        How much of the control variate is subtracted, :math:`\alpha`: a number, a function of the `schedules.Clock`,
+        one of MXNet's learning rate schedules, or what `svrg_optimization.coefficients` has, such as ``Linear(0.75,
+        epochs=24)``. 1 is SVRG; 0 is Module, to the bit, and computes nothing at the snapshot.
 
     Raises
     ------
     TypeError
-        `update_freq` is no integer.
+        `update_freq` is no integer, `snapshots` no schedule, or `coefficient` none of these.
     ValueError
-        `update_freq` is below 1; `compression_params` is given; `next_states` doesn't fit the network; or the symbol
-        has a parameter ``x_full`` beside ``x``.
+        `update_freq` is below 1, or given beside `snapshots`; `coefficient` is below 0; `compression_params` is given;
+        `next_states` doesn't fit the network; or the symbol has a parameter ``x_full`` beside ``x``.
 
     References
     ----------
@@ -135,6 +146,7 @@ class SVRGModule(Module):
         fixed_param_names: Optional[Sequence[str]] = None, state_names: Optional[Sequence[str]] = None,
         group2ctxs: Any = None, compression_params: Optional[Mapping[str, Any]] = None, update_freq: int = 2, *,
         overlap: Optional[bool] = None, save_memory: bool = False, next_states: Optional[Mapping[str, str]] = None,
+        snapshots: Optional[Schedule] = None, coefficient: Any = 1.0,
     ) -> None:  # fmt: skip
         checks.compression(compression_params)
         checks.work_load(work_load_list, context)
@@ -142,7 +154,9 @@ class SVRGModule(Module):
         if logger is logging:
             # Its functions install a handler, after which the user's logging.basicConfig() does nothing.
             logger = logging.getLogger()
-        self.update_freq = update_freq
+        checks.update_freq(update_freq)
+        self._follow(schedules.of_arguments(update_freq, snapshots))
+        self._coefficient: Coefficient = coefficients.of_argument(coefficient)
         arguments = (symbol, data_names, label_names, logger, context, work_load_list, fixed_param_names,
                      state_names, group2ctxs)  # fmt: skip
         super().__init__(*arguments)
@@ -155,7 +169,8 @@ class SVRGModule(Module):
     def _make_parts(self, next_states: Optional[Mapping[str, str]]) -> None:
         self._snapshot = Snapshot(len(internals.contexts(self)))
         self._clock = Clock()
-        self._coefficient = Constant(1.0)
+        # The coefficient of the step that `forward` has begun.
+        self._alpha: Alpha = 1.0
         self._correction = Correction(Estimator())
         self._fixed_gammas = networks.fixed_gammas(self.symbol)
         self._network_draws = draws_random_numbers(self.symbol)
@@ -182,9 +197,9 @@ class SVRGModule(Module):
         # For a warning if nobody takes a snapshot.
         self._updates_without_snapshot = 0
         self._warm_start = False
-        # While `fit` runs: its iterator, and the data of a full pass that it asks for.
+        # While `fit` runs: its iterator, and what it does besides training.
         self._epochs_of_fit: Optional[data.Epochs] = None
-        self._source_of_fit: Optional[Source] = None
+        self._run: Optional[FitRun] = None
         self._progress = Progress(self.logger)
         # Made when the optimizer is installed: how far it has come since.
         self._position: position.Position
@@ -198,12 +213,66 @@ class SVRGModule(Module):
 
     @property
     def update_freq(self) -> int:
-        """Number of epochs between two snapshots."""
+        """Number of epochs between two snapshots. AttributeError if `snapshots` says so in another way."""
+        if not isinstance(self._schedule, EveryEpochs):
+            raise AttributeError("update_freq: the module has snapshots={}; ask snapshot_is_due()".format(
+                self._schedule))  # fmt: skip
         return self._schedule.k
 
     @update_freq.setter
     def update_freq(self, value: int) -> None:
-        self._schedule = EveryEpochs(checks.update_freq(value))
+        self._follow(EveryEpochs(checks.update_freq(value)))
+
+    def _follow(self, schedule: Schedule) -> None:
+        self._schedule, self._iterates = schedule, iterates.of(schedule.at, schedule.seed)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether this is a Module that never needs a snapshot."""
+        return isinstance(self._coefficient, Constant) and self._coefficient.value == 0
+
+    def snapshot_is_due(self, epoch: Optional[int] = None) -> bool:
+        """Ask, in a training loop of your own, whether a snapshot is to be taken now, before the coming step.
+
+        Ask at the start of each epoch, with its number, and after each `update`; then call `update_full_grads`.
+
+        Parameters
+        ----------
+        epoch : int, optional
+            The number of the epoch that begins now. None in the middle of one.
+
+        Returns
+        -------
+        bool
+            What the schedule says; False during its warm start, and always with ``coefficient=0``.
+
+        Examples
+        --------
+        >>> import mxnet as mx
+        >>> from svrg_optimization.schedules import EverySteps
+        >>> output = mx.sym.LinearRegressionOutput(mx.sym.FullyConnected(mx.sym.Variable('data'), num_hidden=1))
+        >>> module = SVRGModule(output, label_names=['linearregressionoutput0_label'], snapshots=EverySteps(50))
+        >>> module.snapshot_is_due(epoch=0)
+        True
+        """
+        if epoch is not None:
+            self._clock.begin_epoch(int(epoch))
+        return not self._is_plain and self._next_snapshot_is_due()
+
+    def _next_snapshot_is_due(self) -> bool:
+        if self._clock.epoch < self._schedule.warm_start:
+            return False
+        return not self._snapshot.taken or self._schedule.due(self._clock)
+
+    def _plan_in_numbers(self) -> Dict[str, int]:
+        """When snapshots are taken and how gradients are corrected, for other workers to compare."""
+        schedule, coefficient = self._schedule.settings(), self._coefficient.settings()
+        k = getattr(self._schedule, "k", 1)
+        is_default = schedule == EveryEpochs(k).settings()
+        return {
+            **({"update_freq": k} if is_default else {"snapshots=": as_number(sorted(schedule.items()))}),
+            "coefficient": 1 if coefficient == Constant(1).settings() else as_number(sorted(coefficient.items())),
+        }
 
     @property
     def full_gradient(self) -> Optional[Arrays]:
@@ -345,7 +414,7 @@ class SVRGModule(Module):
             # Its weights and snapshot are those of the other module.
             self._restoring = None
         if self._restoring is not None and self._restoring.sections is not None:
-            self._restore_snapshot(self._restoring.sections)
+            module_state.restore_snapshot(self, self._restoring.sections)
         self._snapshot.convert(internals.gradients(self))
 
     def _grad_req_of_snapshot(self, grad_req: Any) -> Any:
@@ -522,6 +591,8 @@ class SVRGModule(Module):
         settings = chosen_steps.with_schedule(
             {"default_optimizer": optimizer, **(dict(optimizer_params) if isinstance(optimizer, str) else {})}
         )
+        chosen_steps.check_with(optimizer, settings, self._schedule, self._coefficient)
+        checks.iterates(self._schedule.at, len(internals.contexts(self)), kvstore)
         self._workers = workers.join(kvstore, self._job(), settings)
         settings.update(self._workers.optimizer_settings)
         before = internals.updater_of_store(self._workers.store)
@@ -533,6 +604,8 @@ class SVRGModule(Module):
         self._choose_steps_by(
             chosen_steps.control(self, self._users_optimizer(), settings, self._objective, self._workers)
         )
+        if self._schedule.at != "last":
+            self._workers.check_settable()
         # Before states are made.
         self._workers.pass_on_settings()
         internals.optimizer(self).prepared = PreparedSGD()
@@ -542,7 +615,7 @@ class SVRGModule(Module):
     def _job(self) -> workers.Job:
         return workers.Job(
             [(name, arrays[0].shape, arrays[0].dtype.__name__) for name, arrays in internals.parameter_arrays(self)],
-            sum(internals.rows_on_devices(self)), self.update_freq, partial(internals.updates_on_kvstore, self),
+            sum(internals.rows_on_devices(self)), self._plan_in_numbers(), partial(internals.updates_on_kvstore, self),
             self.logger, self._restoring is not None,
         )  # fmt: skip
 
@@ -555,7 +628,7 @@ class SVRGModule(Module):
             self._draws.activate()
         if self._restoring is not None:
             try:
-                self._restore_optimizer(self._restoring)
+                module_state.restore_optimizer(self, self._restoring)
             except BaseException:
                 # Whoever tries again gets the optimizer that they ask for, and the checkpoint.
                 self.optimizer_initialized = False
@@ -584,27 +657,13 @@ class SVRGModule(Module):
         super().borrow_optimizer(shared_module)
         self._position = getattr(shared_module, "_position", None) or position.Position(self._users_optimizer())
 
+    def _training_objective(self) -> TrainingObjective:
+        rows = self._gradient.rows_in_step(self._full_batch_rows) or [1]
+        return TrainingObjective(self, self._users_optimizer(), self._fixed_gammas, rows, self._workers.number)
+
     def _objective(self) -> Objective:
         """What the optimizer minimizes."""
-        optimizer = self._users_optimizer()
-        return Objective(
-            self._decays(), self._moving(), self._scale(),
-            internals.as_taken(optimizer, optimizer.rescale_grad),
-            internals.epsilon(self), *self._regularizer(),
-        )  # fmt: skip
-
-    def _objective_in_words(self) -> List[Any]:
-        """What tells this objective from others, but for the data."""
-        optimizer = self._users_optimizer()
-        regularizer = [getattr(optimizer, name, None) for name in ("l1", "group", "nonnegative")]
-        return [sorted(self._decays().items()), regularizer, self._scale()]
-
-    def _regularizer(self) -> Tuple[Optional[Callable[..., Any]], Optional[Callable[..., Any]], Sequence[str]]:
-        """The prox-gradient residual, the penalty, and the parameters of a regularizer that isn't smooth, if any."""
-        keys = {each.name: each.keys[0] for each in internals.updated_parameters(self)}
-        optimizer, scale = self._users_optimizer(), self._scale()
-        residual, penalty = (make(optimizer, keys, scale) for make in (proximal.residual, proximal.penalty))
-        return residual, penalty, proximal.kinks(optimizer, keys)
+        return self._training_objective().for_steps()
 
     def _point(self) -> Optional[Point]:
         """The snapshot, if there is one."""
@@ -687,7 +746,12 @@ class SVRGModule(Module):
         as_bound = shapes.check(self, data_batch)
         self._batch, self._corrected, self._passes = data_batch, False, self._snapshot.passes
         batch = data_batch if as_bound else batches.for_module(self, data_batch)
-        if not (self._snapshot.taken and self.for_training and (is_train is None or is_train)):
+        corrects = self._snapshot.taken and self.for_training and (is_train is None or is_train)
+        if corrects:
+            self._alpha = self._coefficient.at(self._clock)
+            # States that batches hand on go on at the snapshot, too, for the steps to come.
+            corrects = self._alpha != 0 or self._states.carried
+        if not corrects:
             super().forward(batch, is_train)
             return
         if self._steps is not None:
@@ -725,12 +789,16 @@ class SVRGModule(Module):
             self._clock.evaluated(sum(rows))
             if self._steps is not None:
                 self._steps.before_correction(self._way.gradients(self), self._both_weights)
+            gradients, mu, factors = (
+                self._way.gradients(self),
+                self._snapshot.full_gradient,
+                self._gradient.rows_in_step(rows),
+            )
             if self._variance_monitor is not None:
-                self._variance_monitor.look(self._way.gradients(self), sum(self._gradient.rows_in_step(rows)))
-            self._correction(
-                self._way.gradients(self), self._snapshot.full_gradient, self._gradient.rows_in_step(rows),
-                self._coefficient.at(self._clock),
-            )  # fmt: skip
+                self._variance_monitor.look(gradients, sum(factors))
+            if self._coefficient.learns:
+                self._coefficient.look(gradients, mu[0], sum(factors), self._clock, self._workers.of_first)
+            self._correction(gradients, mu, factors, self._alpha)
 
     def update(self) -> None:
         """Let the user's optimizer update the weights by the gradients that `backward` left.
@@ -755,9 +823,19 @@ class SVRGModule(Module):
         elif self._optimizer_draws:
             self._draws.advance()
         self._workers.pass_on_settings()
+        keeps_iterates = self._schedule.at != "last" and self._snapshot.taken
+        if keeps_iterates:
+            self._iterates.before_step(self._trained_weights(), self._clock)
         super().update()
         self._clock.step()
+        if keeps_iterates:
+            self._iterates.after_step(self._trained_weights(), self._clock)
         self._snapshot.gradients_pending = False
+
+    def _trained_weights(self) -> List[Tuple[str, mx.nd.NDArray]]:
+        """The weights that the optimizer moves, on the first device."""
+        trained = {name for name, _ in internals.gradients(self)}
+        return [(name, arrays[0]) for name, arrays in internals.parameter_arrays(self) if name in trained]
 
     def set_states(self, states: Any = None, value: Any = None) -> None:
         """Set the states, the inputs named by `state_names`; see `next_states` for states that batches hand on.
@@ -870,101 +948,123 @@ class SVRGModule(Module):
         raised.
         """
         checks.train_data(train_data, out_grads)
-        source = self._source_of_fit
+        source = None if self._run is None else self._run.source
         if source is None or source.data is not train_data:
             in_place = self._epochs_of_fit is not None and self._epochs_of_fit.need(train_data)
             source = Source(train_data, in_place=in_place)
         epoch = None if epoch is None else int(epoch)
-        started, own, norms = time.time(), 0, {}
+        if epoch not in (None, self._clock.epoch) and self._run is None:
+            self._clock.begin_epoch(epoch)
+        started = time.time()
         self._end_monitoring(None)
+        same_data = self._snapshot.is_of is not None and self._snapshot.is_of(source.data)
+        before = self._snapshot.samples if same_data else None
+        part = self._part_of(source)
+        with self._at_chosen_iterate():
+            norms = self._move_snapshot(part, batch_end_callback, epoch, out_grads)
+        if norms is None:
+            return
+        self._snapshot.is_of = data.Identity(source.data)
+        self._clock.begin_period(self._steps_per_epoch(), self._period())
+        if self._steps is not None:
+            self._begin_period(self._steps)
+        samples = self._snapshot.samples
+        if before not in (None, samples):
+            self._notices.say(notices.OTHER_SAMPLES, source.argument, samples, before)
+        record = self._record(epoch, norms, started, part.is_whole)
+        self.logger.info(
+            "%s Full gradient: samples=%d%s time=%.3f norm=%.6g%s",
+            "Epoch[{}]".format(epoch) if epoch is not None else "Snapshot[{}]".format(self._snapshot.number),
+            samples, "" if part.is_whole else " of-which=%d" % part.rows_of_all, time.time() - started, record.norm,
+            "" if record.gradient_norm == record.norm else " with-decay=%.6g" % record.gradient_norm,
+        )  # fmt: skip
+
+    def _part_of(self, source: Source) -> Part:
+        """What of the data the full gradient is to be the mean of."""
+        if not isinstance(self._schedule, Growing):
+            return Part(source)
+        return growing_part(self._schedule, source, self._clock, self._workers)
+
+    @contextlib.contextmanager
+    def _at_chosen_iterate(self) -> Iterator[None]:
+        """Go to the iterate of the period that is to become the snapshot; back, if the block raises."""
+        if not self._iterates.count:
+            yield
+            return
+        before = {name: array.copy() for name, array in self._trained_weights()}
+        self._set_weights(self._iterates.chosen(), {}, at_rest=False)
+        try:
+            yield
+        except BaseException:
+            self._set_weights(before, {}, at_rest=False)
+            raise
+        self._iterates.begin_period()
+
+    def _move_snapshot(
+        self, part: Part, callbacks: Callbacks, epoch: Optional[int], out_grads: OutGrads
+    ) -> Optional[Dict[str, float]]:
+        """Move the snapshot to the current weights; the norms of the full gradient there by parameter.
+
+        None if training has become worse: then the weights are those of the last snapshot.
+        """
         # A module that shares the weights may have changed them.
         internals.take_weights_of_devices(self)
-        weights = super().get_params()
-        if self._steps is not None and not self._steps.is_of(self._users_optimizer()):
-            # The user has given the optimizer another schedule, or none.
-            self._choose_steps_by(None)
-            self.logger.warning("The optimizer has another learning rate schedule: its steps aren't chosen any more")
+        weights, norms = super().get_params(), {}
+        self._look_whose_steps()
         if self._steps is not None:
             self._steps.leave(self._objective(), self._point())
 
         def compute() -> Tuple[OnDevices, int]:
-            nonlocal own, norms
-            totals, own = self._full_pass(out_grads).run(source, batch_end_callback, epoch)
+            nonlocal norms
+            totals, own = self._full_pass(out_grads).run(part.source, callbacks, epoch)
             self._clock.evaluated(own)
-            samples = self._workers.samples(own)
+            samples = self._workers.samples(part.samples_of(own))
             if self._steps is not None and self._snapshot.samples not in (None, samples):
                 self._steps.begin_anew()
-            mu = full_gradient.mean(totals, samples, self._workers.sum)
+            mu = full_gradient.mean(totals, samples, self._workers.sum, part.weight)
             norms = _finite_norms(mu[0], epoch)
             if self._steps is not None:
                 self._steps.arrive(Point(weights[0], mu[0]))
             return mu, samples
 
-        same_data = self._snapshot.is_of is not None and self._snapshot.is_of(source.data)
-        before = self._snapshot.samples if same_data else None
         try:
             self._snapshot.move(self._mod_aux, weights, compute, epoch)
         except (Worse, FloatingPointError):
             if self._steps is None or not self._steps.may_go_back:
                 raise
             self._go_back(self._steps, epoch)
-            return
-        self._snapshot.is_of = data.Identity(source.data)
-        if self._steps is not None:
-            self._begin_period(self._steps)
-        samples = self._snapshot.samples
-        if before not in (None, samples):
-            self._notices.say(notices.OTHER_SAMPLES, source.argument, samples, before)
-        record = self._record(epoch, norms, started)
-        self.logger.info(
-            "%s Full gradient: samples=%d time=%.3f norm=%.6g%s",
-            "Epoch[{}]".format(epoch) if epoch is not None else "Snapshot[{}]".format(self._snapshot.number),
-            samples, time.time() - started, record.norm,
-            "" if record.gradient_norm == record.norm else " with-decay=%.6g" % record.gradient_norm,
-        )  # fmt: skip
+            return None
+        return norms
 
-    def _record(self, epoch: Optional[int], norms: Dict[str, float], started: float) -> Record:
+    def _look_whose_steps(self) -> None:
+        if self._steps is not None and not self._steps.is_of(self._users_optimizer()):
+            # The user has given the optimizer another schedule, or none.
+            self._choose_steps_by(None)
+            self.logger.warning("The optimizer has another learning rate schedule: its steps aren't chosen any more")
+
+    def _steps_per_epoch(self) -> float:
+        """How many steps an epoch has, by the number of samples; 1 if that isn't known."""
+        rows = sum(internals.rows_on_devices(self)) * self._workers.number
+        return math.ceil((self._snapshot.samples or rows) / rows)
+
+    def _period(self) -> float:
+        return self._schedule.period(self._steps_per_epoch())
+
+    def _record(self, epoch: Optional[int], norms: Dict[str, float], started: float, is_whole: bool) -> Record:
         """Write down what the snapshot has shown, whose full gradient has these norms."""
-        optimizer, moving, steps = self._users_optimizer(), self._moving(), self._clock.steps
-        weights, samples = self._mod_aux.get_params()[0], self._snapshot.samples
-        mu = {name: array for name, array in self._snapshot.full_gradient[0].items() if name in moving}
-        decays = {name: decay for name, decay in self._decays().items() if name in moving}
-        rate, residual = internals.learning_rate(optimizer, steps), self._regularizer()[0]
-        if residual is not None:
-            # Of a step that is the same at all snapshots: with a shorter one the residual is larger.
-            gradient_norm, bound = objective.residual_norm(mu, weights, decays, partial(residual, step=1.0)), None
-        else:
-            gradient_norm = objective.gradient_norm(mu, {name: norms[name] for name in mu}, weights, decays)
-            bound = objective.bound(gradient_norm, decays)
-        momentum = getattr(optimizer, "momentum", None)
+        optimizer, steps = self._users_optimizer(), self._clock.steps
+        gradient_norm, bound = self._training_objective().gradient(
+            self._snapshot.full_gradient[0], norms, self._mod_aux.get_params()[0]
+        )
+        rate, momentum = internals.learning_rate(optimizer, steps), getattr(optimizer, "momentum", None)
         record = Record(
-            epoch=epoch, num_update=steps, passes=0.0, samples=samples, norm=full_gradient.norm(norms),
-            gradient_norm=gradient_norm, bound=bound, learning_rate=None if rate is None else float(rate),
+            epoch=epoch, num_update=steps, passes=0.0, samples=self._snapshot.samples, norm=full_gradient.norm(norms),
+            gradient_norm=gradient_norm, bound=bound if is_whole else None,
+            learning_rate=None if rate is None else float(rate),
             momentum=None if momentum is None else float(momentum),
         )  # fmt: skip
-        self._progress.add(record, started, self._clock.evaluations * self._workers.number)
+        self._progress.add(record, started, self._clock.evaluations * self._workers.number, is_whole)
         return record
-
-    def _moving(self) -> Dict[str, float]:
-        """The parameters that the optimizer moves, and what their learning rates are multiplied by."""
-        multipliers = internals.rate_multipliers(self, self._users_optimizer())
-        for name in self._fixed_gammas:
-            multipliers.pop(name, None)
-        return {name: multiplier for name, multiplier in multipliers.items() if multiplier}
-
-    def _decays(self) -> Dict[str, float]:
-        """The weight decays of the objective, by parameter."""
-        return objective.decays(internals.weight_decays(self, self._users_optimizer()), self._scale())
-
-    def _scale(self) -> float:
-        """By how much a step's gradient is larger than the objective's."""
-        of_devices = self._gradient.rows_in_step(self._full_batch_rows) or [1]
-        if len(of_devices) > 1 and internals.kvstore(self) is None:
-            # Each device takes steps of its own, by its own rows.
-            of_devices = of_devices[:1]
-        rows = sum(of_devices) * self._workers.number
-        optimizer = self._users_optimizer()
-        return rows * internals.as_taken(optimizer, optimizer.rescale_grad)
 
     def _full_pass(self, out_grads: OutGrads) -> FullPass:
         draws = self._draws if self._network_draws else None
@@ -985,7 +1085,8 @@ class SVRGModule(Module):
 
     def _notice_plain_training(self, least: int) -> None:
         updates = self._updates_without_snapshot
-        if updates >= least and not (self._snapshot.taken or self._warm_start):
+        wanted = self._warm_start or self._schedule.warm_start or self._is_plain
+        if updates >= least and not (self._snapshot.taken or wanted):
             self._notices.say(notices.NO_SNAPSHOT, updates)
 
     # -------------------------------------------------------------------------------------------- the schedule
@@ -1082,40 +1183,18 @@ class SVRGModule(Module):
         if num_epoch is None:
             raise ValueError("num_epoch=None: say how many epochs to train, for instance num_epoch=10")
         self._progress.begin(tol)
-        source = Source(train_data, at_start=True)
         if snapshot_data is not None:
             checks.train_data(snapshot_data, None, "snapshot_data")
-            source = Source(snapshot_data, "snapshot_data", at_start=True)
-        epochs = iter(range(begin_epoch, num_epoch))
-        steps: Optional[int] = None
-
-        def begin_epoch_of_fit() -> Optional[int]:
-            nonlocal steps
-            epoch = next(epochs)
-            self._clock.begin_epoch(epoch)
-            other_data = epoch == begin_epoch and self._snapshot.taken and not self._is_of(source.data)
-            if epoch == begin_epoch:
-                self._progress.minimize(self._objective_in_words(), other_data)
-                if other_data and self._steps is not None:
-                    self._steps.begin_anew()
-                steps = self._agree_on_steps(train_data, begin_epoch, num_epoch, other_data)
-            number = self._snapshot.number
-            if other_data or not self._snapshot.taken or self._schedule.due(self._clock):
-                self._source_of_fit = source
-                self.update_full_grads(source.data, batch_end_callback=full_grads_batch_end_callback, epoch=epoch)
-                self._source_of_fit = None
-                is_new = self._snapshot.number > number
-                if tol is not None and is_new and self._progress.has_ended(tol, internals.epsilon(self)):
-                    raise Converged
-            return steps
-
+        epochs = range(begin_epoch, num_epoch)
+        run = FitRun(self, train_data, snapshot_data, epochs, tol, full_grads_batch_end_callback)
         iterate = data.views if sparse_row_id_fn is None and self._only_reads(train_data) else iter
         before = self._variance_monitor
         if before is not None:
             # What a training that was interrupted has left.
             before.forget()
-        outer, self._epochs_of_fit = self._epochs_of_fit, data.Epochs(
-            train_data, begin_epoch_of_fit, iterate, self._end_epoch_of_fit
+        outer = self._run, self._epochs_of_fit
+        self._run, self._epochs_of_fit = run, data.Epochs(
+            train_data, run.begin_epoch, iterate, self._end_epoch_of_fit, run.between_steps
         )  # fmt: skip
         try:
             # BaseModule.fit begins to iterate exactly once an epoch, after bind and init.
@@ -1125,16 +1204,18 @@ class SVRGModule(Module):
                 initializer, arg_params, aux_params, allow_missing, force_rebind, force_init, begin_epoch, num_epoch,
                 validation_metric, monitor, sparse_row_id_fn,
             )  # fmt: skip
+            # Training that has converged in the middle of an epoch leaves the data at their start, too.
+            self._epochs_of_fit.end()
         finally:
-            self._epochs_of_fit, self._source_of_fit = outer, None
+            self._run, self._epochs_of_fit = outer
             # One that `fit` got is for this training.
             self._variance_monitor = before
             # A view would keep the data.
             self._batch = None
         self._progress.end(tol, begin_epoch, num_epoch, internals.epsilon(self))
-        if begin_epoch >= num_epoch:
+        if not epochs:
             # Other workers may have epochs to train.
-            self._agree_on_steps(train_data, begin_epoch, num_epoch, False)
+            run.agree_on_steps(False)
 
     def _end_epoch_of_fit(self) -> None:
         self._end_monitoring(self._clock.epoch)
@@ -1146,14 +1227,8 @@ class SVRGModule(Module):
         if self._variance_monitor is not None:
             records = self._progress.records
             record = records[-1] if records else None
-            if self._variance_monitor.end(epoch, self.update_freq, record) is not None and record is not None:
+            if self._variance_monitor.end(epoch, self._period(), record) is not None and record is not None:
                 self._progress.write(record, VARIANCES)
-
-    def _agree_on_steps(self, train_data: Any, begin_epoch: int, num_epoch: int, other_data: bool) -> Optional[int]:
-        return self._workers.steps(partial(data.count_batches, train_data), {
-            "begin_epoch": begin_epoch, "num_epoch": num_epoch, "update_freq": self.update_freq,
-            "snapshots": self._snapshot.number, "data other than the last snapshot's": int(other_data),
-        })  # fmt: skip
 
     def _is_of(self, train_data: Any) -> bool:
         """Whether the last snapshot was of these data, as far as is known."""
@@ -1215,7 +1290,7 @@ class SVRGModule(Module):
         ValueError
             The file is damaged, or has the states of another optimizer.
         """
-        self._take_over(files.load_states(fname), fname, {})
+        module_state.take_over(self, files.load_states(fname), fname, {})
 
     def save_checkpoint(
         self, prefix: str, epoch: int, save_optimizer_states: bool = False, remove_amp_cast: bool = True
@@ -1253,7 +1328,8 @@ class SVRGModule(Module):
             call_order.check(self, "save_optimizer_states")
             self._notice_unsaved_schedule(self._users_optimizer())
             saved = files.save(
-                prefix, epoch, write_symbol, self.save_params, self.save_optimizer_states, self._state()
+                prefix, epoch, write_symbol, self.save_params, self.save_optimizer_states,
+                module_state.sections_of(self),
             )  # fmt: skip
         else:
             saved = files.save(prefix, epoch, write_symbol, self.save_params)
@@ -1265,24 +1341,6 @@ class SVRGModule(Module):
             self._notices.say(
                 notices.UNSAVED_SCHEDULE, type(optimizer.lr_scheduler).__name__, ", ".join(unsaved)
             )  # fmt: skip
-
-    def _state(self) -> Sections:
-        return {
-            "schedule": {"update_freq": self.update_freq},
-            "clock": self._clock.state(),
-            "draws": self._draws.state(),
-            "snapshot": self._snapshot.state(self._mod_aux),
-            "optimizer": self._position_of_optimizer(),
-            "history": self._progress.state(),
-            "steps": {} if self._steps is None else self._steps.state(),
-            "devices": internals.arrays_that_differ(self),
-            "devices of the snapshot": internals.arrays_that_differ(self._mod_aux),
-        }
-
-    def _position_of_optimizer(self) -> Dict[str, Any]:
-        parameters, on_servers = internals.updated_parameters(self), self._workers.states_on_servers()
-        here = self._position.state(parameters, self._users_optimizer())
-        return here if on_servers is None else on_servers.position(here, parameters)
 
     @classmethod
     def load(cls, prefix: str, epoch: int, load_optimizer_states: bool = False, **kwargs: Any) -> "SVRGModule":
@@ -1326,7 +1384,7 @@ class SVRGModule(Module):
         """
         saved = files.load(prefix, epoch, to_go_on=load_optimizer_states)
         if saved.sections is not None:
-            kwargs.setdefault("update_freq", saved.sections["schedule"]["update_freq"])
+            kwargs = {**kwargs, **module_state.arguments_of(saved.sections, kwargs)}
         module = cls(saved.symbol, **kwargs)
         internals.preload(module, saved.arg_params, saved.aux_params)
         if load_optimizer_states:
@@ -1360,44 +1418,6 @@ class SVRGModule(Module):
         True
         """
         return files.last_epoch([prefix] if isinstance(prefix, (str, os.PathLike)) else prefix)
-
-    def _restore_snapshot(self, sections: Sections) -> None:
-        self._clock.restore(sections["clock"])
-        self._draws.restore(sections["draws"])
-        self._snapshot.restore(sections["snapshot"], self._mod_aux, internals.contexts(self))
-        # Files before format 3 have no history and no sections of devices.
-        self._progress.restore(sections.get("history", {"records": []}))
-        internals.set_arrays(self, sections.get("devices", {}), auxiliary_only=True)
-        internals.set_arrays(self._mod_aux, sections.get("devices of the snapshot", {}))
-
-    def _restore_optimizer(self, saved: files.Checkpoint) -> None:
-        sections = saved.sections or {"optimizer": {}}
-        self._take_over(saved.states or {}, saved.paths.states, sections["optimizer"])
-        if self._steps is not None:
-            self._steps.restore(sections.get("steps", {}))
-            self._workers.pass_on_settings()
-        if internals.kvstore(self) is None:
-            # Nothing brings the weights of the devices together.
-            internals.set_arrays(self, sections.get("devices", {}))
-
-    def _take_over(self, states: Dict[Any, Any], path: str, where: Mapping[str, Any]) -> None:
-        parameters, on_servers = internals.updated_parameters(self), self._workers.states_on_servers()
-        where = position.by_name(where, parameters)
-        if on_servers is not None:
-            parameters = as_servers_have_them(parameters, self._users_optimizer())
-        fitting, begun_anew = optimizer_states.fitting(
-            states, path, self._users_optimizer(), parameters, where, len(internals.parameter_names(self))
-        )  # fmt: skip
-        if on_servers is not None:
-            self._workers.agree({"optimizer states to go on with": on_servers.description(fitting, where)})
-            on_servers.give(fitting, where, parameters)
-        else:
-            optimizer_states.put(fitting, internals.updater_of_weights(self))
-            if where:
-                self._position.restore(where, parameters)
-        if begun_anew:
-            self.logger.info("The optimizer has other settings than in %s: its states of %s begin anew", path,
-                             ", ".join(begun_anew))  # fmt: skip
 
 
 def _heads(module: Module, out_grads: OutGrads, batch: Any) -> Any:

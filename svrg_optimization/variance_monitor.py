@@ -152,14 +152,14 @@ class VarianceMonitor:
         """
         self._spreads.add(gradients, rows)
 
-    def end(self, epoch: Optional[int], update_freq: int, record: Optional[Record]) -> Optional[Variances]:
+    def end(self, epoch: Optional[int], update_freq: float, record: Optional[Record]) -> Optional[Variances]:
         """End an epoch: note and log what was measured, if there were steps with a snapshot; SVRGModule calls this.
 
         Parameters
         ----------
         epoch : int or None
             Its number; None in a loop of one's own.
-        update_freq : int
+        update_freq : float
             Number of epochs between two snapshots, for what a step costs.
         record : Record or None
             That of the last snapshot, which gets the variances.
@@ -180,7 +180,7 @@ class VarianceMonitor:
         self._say(found, update_freq)
         return found
 
-    def _say(self, found: Variances, update_freq: int) -> None:
+    def _say(self, found: Variances, update_freq: float) -> None:
         total, most = found.total, break_even(update_freq)
         where = "Variances:" if found.epoch is None else "Epoch[{}] Variances:".format(found.epoch)
         self._logger.info("%s plain=%.4g reduced=%.4g ratio=%.4g best-coefficient=%.3g", where, total.plain,

@@ -217,13 +217,15 @@ class Epochs:
         Begins to iterate over `data`.
     end : callable
         Called when the last batch of an epoch has been used.
+    between : callable, optional
+        Called between two steps.
     """
 
     def __init__(
         self, data: Any, begin: Callable[[], Optional[int]], batches: Callable[[Any], Iterator[Any]],
-        end: Callable[[], None] = lambda: None,
+        end: Callable[[], None] = lambda: None, between: Optional[Callable[[], None]] = None,
     ) -> None:  # fmt: skip
-        self._data, self._begin, self._batches, self._end = data, begin, batches, end
+        self._data, self._begin, self._batches, self._end, self._between = data, begin, batches, end, between
         # Whether an epoch is under way; it ends when the iterator is reset.
         self._at_end, self._under_way = False, False
 
@@ -233,7 +235,8 @@ class Epochs:
     def _read(self, count: Optional[int]) -> Iterator[Any]:
         self._at_end, self._under_way = False, True
         batches = self._batches(self._data)
-        yield from batches if count is None else exactly(batches, count)
+        batches = batches if count is None else exactly(batches, count)
+        yield from batches if self._between is None else _with_calls_between(batches, self._between)
         self._at_end = count is None
         self._end()
 
@@ -256,8 +259,21 @@ class Epochs:
         else:
             restart(self._data, self._at_end)
 
+    def end(self) -> None:
+        """Go to the start, if an epoch has been left in the middle."""
+        if self._under_way:
+            self.reset()
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._data, name)
+
+
+def _with_calls_between(batches: Iterable[Any], call: Callable[[], None]) -> Iterator[Any]:
+    """The batches; BaseModule.fit asks for the next one when it has taken a step."""
+    for number, batch in enumerate(batches):
+        if number:
+            call()
+        yield batch
 
 
 def exactly(batches: Iterable[Any], count: int) -> Iterator[Any]:

@@ -37,7 +37,7 @@ class Job(NamedTuple):
 
     parameters: Sequence[Tuple[str, Tuple[int, ...], str]]  # name, shape, name of the type
     batch_size: int  # of this worker, on all devices
-    update_freq: int
+    plan: Mapping[str, int]  # when snapshots are taken and how gradients are corrected: what all workers must share
     servers_update: Callable[[Any], bool]  # of a store: whether init_optimizer will let its servers update the weights
     logger: Any = logging.getLogger(__name__)
     goes_on: bool = False  # whether from a checkpoint, with the optimizer's states
@@ -86,7 +86,7 @@ class Workers(abc.ABC):
 
     def _agree_on(self, job: Job, optimizer: Mapping[str, Any], servers_update: bool) -> None:
         self.agree({
-            "update_freq": job.update_freq, "MXNET_UPDATE_ON_KVSTORE": int(servers_update),
+            **job.plan, "MXNET_UPDATE_ON_KVSTORE": int(servers_update),
             "batch size": job.batch_size, "optimizer": description(**optimizer),
             "load_optimizer_states": int(job.goes_on),
             "parameter names": [name for name, _, _ in job.parameters],

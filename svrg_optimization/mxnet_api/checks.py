@@ -155,3 +155,11 @@ def optimizer(value: Any) -> None:
         raise TypeError(
             "optimizer={!r} must be the name of a registered optimizer, or an mxnet.optimizer.Optimizer".format(value)
         )
+
+
+def iterates(at: str, devices: int, store: Any) -> None:
+    """The devices must have the same weights, if a snapshot is to be taken at another iterate than the last one."""
+    if at != "last" and devices > 1 and store is None:
+        raise ValueError(
+            "at={!r} with kvstore=None: each of the devices has weights of its own; use kvstore='local'".format(at)
+        )

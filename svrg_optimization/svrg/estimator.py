@@ -6,7 +6,7 @@ The gradients are summed over the b rows of the batch B, before ``rescale_grad``
 the snapshot :math:`\tilde w`, the mean per sample. With :math:`\alpha = 1` this is SVRG.
 """
 
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -16,6 +16,10 @@ from ..mxnet_api.prepared import operation
 SMALL = 8192
 
 Operation = Callable[[], None]
+# A coefficient for all parameters, or one for each, by name.
+Alpha = Union[float, Mapping[str, float]]
+# So many different batches and coefficients are prepared for.
+_MOST_OPERATIONS = 16
 # Parameter name -> array, for each device.
 OnDevices = List[Dict[str, Any]]
 
@@ -105,22 +109,26 @@ class Correction:
         self._arrays: Tuple[Any, Any] = (None, None)
         self._operations: Dict[Any, List[Operation]] = {}
 
-    def __call__(self, gradients: List[Gradients], mu: OnDevices, rows: Sequence[int], alpha: float) -> None:
+    def __call__(self, gradients: List[Gradients], mu: OnDevices, rows: Sequence[int], alpha: Alpha) -> None:
         """Replace the gradients at the current weights by the variance-reduced gradients.
 
         `gradients` and `mu` are the same lists as long as their arrays are the same. `rows` are those on each device. A
-        parameter that isn't in `mu` keeps its gradient: it had none when the snapshot was taken.
+        parameter that isn't in `mu` keeps its gradient: it had none when the snapshot was taken. `alpha` is a number,
+        or has one for each parameter, 1 for those that it lacks.
         """
-        if self._arrays[0] is not gradients or self._arrays[1] is not mu:
+        if self._arrays[0] is not gradients or self._arrays[1] is not mu or len(self._operations) == _MOST_OPERATIONS:
             self._arrays, self._operations = (gradients, mu), {}
-        key = (*rows, alpha)
+        alphas = alpha if isinstance(alpha, Mapping) else dict.fromkeys([name for name, _, _ in gradients], alpha)
+        key = (*rows, alpha if alphas is not alpha else tuple(alphas.items()))
         if key not in self._operations:
             self._operations[key] = [
                 operate
                 for name, live, snapshot in gradients
                 for k, on_device in enumerate(mu)
                 if name in on_device
-                for operate in self._estimator.direction(live[k], snapshot[k], on_device[name], rows[k], alpha)
+                for operate in self._estimator.direction(
+                    live[k], snapshot[k], on_device[name], rows[k], alphas.get(name, 1.0)
+                )
             ]
         for operate in self._operations[key]:
             operate()

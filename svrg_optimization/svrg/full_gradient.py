@@ -90,14 +90,17 @@ def add_batch(totals: OnDevices, gradients: GradientsOnDevices, factors: Sequenc
             total[name] += widened(gradient) if factor == 1 else widened(gradient) * factor
 
 
-def mean(totals: OnDevices, samples: int, add_up: Callable[[OnDevices], None]) -> OnDevices:
+def mean(
+    totals: OnDevices, samples: int, add_up: Callable[[OnDevices], None], weight: float = 1.0
+) -> OnDevices:  # fmt: skip
     """Mu on each device, in place of the sums over this worker's samples on each of its devices.
 
-    `samples` are those of all workers. `add_up` replaces each device's arrays by the sum over devices and workers.
+    `samples` are those of all workers. `add_up` replaces each device's arrays by the sum over devices and workers. If
+    the sums are over a part of this worker's samples, `weight` is the number of all divided by that of the part.
     """
     for on_device in totals:
         for array in on_device.values():
-            array /= samples
+            array /= samples / weight
     add_up(totals)
     return totals
 

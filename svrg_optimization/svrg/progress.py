@@ -36,10 +36,15 @@ class Progress:
         self._evaluations = 0
         # The present objective, and the first record of it; the first record of this training.
         self._objective: Any = None
+        # The numbers of the records whose full gradient was that of a part of the samples.
+        self._partial: List[int] = []
         self._first = self._first_of_training = 0
 
-    def add(self, record: Record, started: float, evaluations: int) -> None:
-        """Add the record of a snapshot that was `started` at this time, when so many gradients had been computed."""
+    def add(self, record: Record, started: float, evaluations: int, is_whole: bool = True) -> None:
+        """Add the record of a snapshot that was `started` at this time, when so many gradients had been computed.
+
+        `is_whole`: its full gradient is that of all samples. That of a part doesn't tell whether it is time to stop.
+        """
         last = self.records[-1] if self.records else Record(seconds=0.0, passes=0.0)
         if self._began is None:
             self._began = started - last.seconds
@@ -48,6 +53,8 @@ class Progress:
         record.passes = last.passes + (evaluations - self._evaluations) / (record.samples or 1)
         self._evaluations = evaluations
         self.records.append(record)
+        if not is_whole:
+            self._partial.append(len(self.records) - 1)
         self.write(record, list(vars(record)))
 
     def write(self, record: Record, names: Sequence[str]) -> None:
@@ -76,11 +83,14 @@ class Progress:
         self._objective = objective
 
     def _norms(self, first: int) -> List[float]:
-        return [record.gradient_norm for record in self.records[first:]]
+        whole = (number for number in range(first, len(self.records)) if number not in self._partial)
+        return [self.records[number].gradient_norm for number in whole]
 
     def has_ended(self, tol: float, epsilon: float) -> bool:
         """Whether the last snapshot's gradient is small enough; a log line says so. Warns if it doesn't get smaller."""
         norms, last = self._norms(self._first), self.records[-1]
+        if len(self.records) - 1 in self._partial:
+            return False
         self.converged = stopping.has_converged(norms, tol)
         if self.converged:
             self._logger.info(
@@ -124,6 +134,7 @@ class Progress:
         return {
             "records": [dict(history.plain(record)) for record in self.records],
             "evaluations": self._evaluations, "objective": self._objective, "first": self._first,
+            "partial": list(self._partial),
         }  # fmt: skip
 
     def restore(self, state: Dict[str, Any]) -> None:
@@ -133,6 +144,7 @@ class Progress:
         last = self.records[-1] if self.records else Record(passes=0.0, samples=0)
         self._evaluations = state.get("evaluations", round(last.passes * (last.samples or 0)))
         self._objective, self._first = state.get("objective"), state.get("first", 0)
+        self._partial = list(state.get("partial", []))
 
 
 class Converged(Exception):

@@ -64,7 +64,7 @@ def in_all(variances: Sequence[Variance]) -> Variance:
     return Variance(*(float(sum(column)) for column in zip(*variances))) if variances else Variance(0.0, 0.0, 0.0)
 
 
-def break_even(update_freq: int) -> float:
+def break_even(update_freq: float) -> float:
     """At which ratio a step of SVRG is as good as plain steps of as many gradients: it costs 2 + 1 / update_freq.
 
     >>> break_even(2)

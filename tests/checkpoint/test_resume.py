@@ -11,7 +11,7 @@ import pytest
 from checkpoint_runs import OPTIMIZERS, SOFTMAX, fit, new_module, settings_of
 from models import assert_same, iterator, nd, ready, samples, symbol, train_steps, weights_of
 
-from svrg_optimization import SVRGModule
+from svrg_optimization import SVRGModule, module_state
 from svrg_optimization.mxnet_api import internals
 
 
@@ -418,15 +418,15 @@ def test_a_second_try_goes_on_from_the_checkpoint(interrupted, tmp_path, monkeyp
     resumed = SVRGModule.load(tmp_path / "model", 2, load_optimizer_states=True)
     if interrupted == "an interrupt":
         with pytest.MonkeyPatch.context() as patch:
-            for name in ("_restore_snapshot", "_restore_optimizer"):
-                method = getattr(SVRGModule, name)
+            for name in ("restore_snapshot", "restore_optimizer"):
+                method = getattr(module_state, name)
 
-                def interrupt(self, *args, method=method):
-                    method(self, *args)
+                def interrupt(*args, method=method):
+                    method(*args)
                     raise KeyboardInterrupt
 
                 with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(SVRGModule, name, interrupt)
+                    patch.setattr(module_state, name, interrupt)
                     with pytest.raises(KeyboardInterrupt):
                         fit(resumed, 2, 4, optimizer="adam")
     else:
@@ -570,7 +570,7 @@ def test_two_modules_on_one_store(tmp_path):
         for actual, wanted in zip(train_steps(module, train, 2), expected):
             assert_same({name.replace("other", "fc"): value for name, value in actual.items()}, wanted)
     for module in (first, second):
-        counts = module._state()["optimizer"]["counts"]
+        counts = module_state.sections_of(module)["optimizer"]["counts"]
         assert counts and set(counts.values()) == {4}
 
 

@@ -49,7 +49,7 @@ def test_the_classes_are_siblings_and_call_the_constructor_of_their_parent(kind,
     class Store:
         rank, num_workers = 0, 1
 
-    arguments = [Store(), workers.Job([], 1, 1, lambda store: False), {"default_optimizer": "sgd"}]
+    arguments = [Store(), workers.Job([], 1, {}, lambda store: False), {"default_optimizer": "sgd"}]
     with pytest.raises(CalledError):
         kind(*arguments[: 1 if kind is workers.Alone else 3])
 

@@ -1,0 +1,66 @@
+"""Which part of the data a full pass goes over: all, or rows that a schedule draws."""
+
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import mxnet as mx
+
+from ..svrg.clock import Clock
+from ..svrg.schedules import Growing
+from . import data
+from .full_pass import Source
+
+
+class Part(NamedTuple):
+    """The data of a full pass, and what of them it reads.
+
+    Attributes
+    ----------
+    source : Source
+        What is read.
+    weight : float
+        What the sums over this worker's rows are multiplied by, so that they are those of all its samples.
+    rows_of_all : int
+        How many rows all workers read, if that isn't all.
+    is_whole : bool
+        Whether all samples are read.
+    """
+
+    source: Source
+    weight: float = 1.0
+    rows_of_all: int = 0
+    is_whole: bool = True
+
+    def samples_of(self, rows: int) -> int:
+        """How many samples this worker has, of which so many rows were read."""
+        return round(rows * self.weight)
+
+
+def growing_part(schedule: Growing, source: Source, clock: Clock, workers: Any) -> Part:
+    """What a schedule draws. ValueError if the data aren't an NDArrayIter of dense arrays."""
+    if not data.can_view(source.data):
+        raise ValueError(
+            "snapshots=Growing(...) draws rows, and {} is a {}; give an NDArrayIter of dense arrays (to fit(), as "
+            "snapshot_data)".format(source.argument, type(source.data).__name__)
+        )
+    own = int(source.data.num_data)
+    samples = int(workers.sum_later(float(own))())
+    if schedule.part(clock, samples) >= samples:
+        return Part(source)
+    rows = schedule.rows(clock, samples, own, workers.rank)
+    read_by_all = int(workers.sum_later(float(len(rows)))())
+    return Part(source._replace(data=_of_rows(source.data, rows)), own / len(rows), read_by_all, False)
+
+
+def _of_rows(source: mx.io.NDArrayIter, rows: Any) -> mx.io.NDArrayIter:
+    """An iterator over some of the rows, in batches of the same size."""
+    data_and_label = (
+        OrderedDict(
+            (name, mx.nd.take(array, mx.nd.array(rows, ctx=array.context, dtype="int64"))) for name, array in pairs
+        )
+        for pairs in (source.data, source.label)
+    )
+    found = mx.io.NDArrayIter(*data_and_label, batch_size=min(source.batch_size, len(rows)))
+    # NDArrayIter itself refuses a batch that is larger than the data; a full pass pads it.
+    found.batch_size = source.batch_size
+    return found
