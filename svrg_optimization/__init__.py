@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "SVRGModule", "AutoStep", "BarzilaiBorwein", "ProximalSGD", "VarianceMonitor", "coefficients", "diagnose", "history",
-    "proximal", "schedules", "step_sizes", "svrg_module", "svrg_optimizer", "theory", "_AssignmentOptimizer", "_SVRGOptimizer",
+    "SVRGModule", "AutoStep", "BarzilaiBorwein", "ProximalSGD", "VarianceMonitor", "coefficients", "diagnose",
+    "history", "proximal", "schedules", "step_sizes", "svrg_module", "svrg_optimizer", "theory", "_AssignmentOptimizer",
+    "_SVRGOptimizer",
 ]  # fmt: skip
 
 _HOME = {

@@ -27,19 +27,19 @@ class TrainingObjective:
     def __init__(
         self, module: Any, optimizer: Any, fixed: Sequence[str], rows_of_devices: Sequence[float], workers: int,
     ) -> None:  # fmt: skip
-        self._module, self._optimizer, self._fixed = module, optimizer, fixed
+        self._module, self._of_user, self._fixed = module, optimizer, fixed
         self._rows_of_devices, self._workers = rows_of_devices, workers
 
     def moving(self) -> Dict[str, float]:
         """The parameters that the optimizer moves, and what their learning rates are multiplied by."""
-        multipliers = internals.rate_multipliers(self._module, self._optimizer)
+        multipliers = internals.rate_multipliers(self._module, self._of_user)
         for name in self._fixed:
             multipliers.pop(name, None)
         return {name: multiplier for name, multiplier in multipliers.items() if multiplier}
 
     def decays(self) -> Dict[str, float]:
         """The weight decays of the objective, by parameter."""
-        return objective.decays(internals.weight_decays(self._module, self._optimizer), self.scale())
+        return objective.decays(internals.weight_decays(self._module, self._of_user), self.scale())
 
     def scale(self) -> float:
         """By how much a step's gradient is larger than the objective's."""
@@ -48,25 +48,25 @@ class TrainingObjective:
             # Each device takes steps of its own, by its own rows.
             of_devices = of_devices[:1]
         rows = sum(of_devices) * self._workers
-        return rows * internals.as_taken(self._optimizer, self._optimizer.rescale_grad)
+        return rows * internals.as_taken(self._of_user, self._of_user.rescale_grad)
 
     def regularizer(self) -> Tuple[Optional[Callable[..., Any]], Optional[Callable[..., Any]], Sequence[str]]:
         """The prox-gradient residual, the penalty, and the parameters of a regularizer that isn't smooth, if any."""
         keys = {each.name: each.keys[0] for each in internals.updated_parameters(self._module)}
-        optimizer, scale = self._optimizer, self.scale()
+        optimizer, scale = self._of_user, self.scale()
         residual, penalty = (make(optimizer, keys, scale) for make in (proximal.residual, proximal.penalty))
         return residual, penalty, proximal.kinks(optimizer, keys)
 
     def for_steps(self) -> Objective:
         """What a rule that chooses steps has to know."""
-        rescale = internals.as_taken(self._optimizer, self._optimizer.rescale_grad)
+        rescale = internals.as_taken(self._of_user, self._of_user.rescale_grad)
         return Objective(
             self.decays(), self.moving(), self.scale(), rescale, internals.epsilon(self._module), *self.regularizer()
         )
 
     def in_words(self) -> List[Any]:
         """What tells this objective from others, but for the data."""
-        regularizer = [getattr(self._optimizer, name, None) for name in ("l1", "group", "nonnegative")]
+        regularizer = [getattr(self._of_user, name, None) for name in ("l1", "group", "nonnegative")]
         return [sorted(self.decays().items()), regularizer, self.scale()]
 
     def gradient(self, mu: Dict[str, Any], norms: Dict[str, float], weights: Dict[str, Any]) -> Tuple[float, Any]:
