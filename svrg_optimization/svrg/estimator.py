@@ -97,6 +97,10 @@ class Gradients(NamedTuple):
     snapshot: Sequence[Any]
 
 
+def _of(name: str, alpha: Alpha) -> float:
+    return alpha.get(name, 1.0) if isinstance(alpha, Mapping) else alpha
+
+
 class Correction:
     """Corrects the gradients of all parameters on all devices, by operations that are made once for the same arrays."""
 
@@ -118,8 +122,7 @@ class Correction:
         """
         if self._arrays[0] is not gradients or self._arrays[1] is not mu or len(self._operations) == _MOST_OPERATIONS:
             self._arrays, self._operations = (gradients, mu), {}
-        alphas = alpha if isinstance(alpha, Mapping) else dict.fromkeys([name for name, _, _ in gradients], alpha)
-        key = (*rows, alpha if alphas is not alpha else tuple(alphas.items()))
+        key = (*rows, tuple(alpha.items()) if isinstance(alpha, Mapping) else alpha)
         if key not in self._operations:
             self._operations[key] = [
                 operate
@@ -127,7 +130,7 @@ class Correction:
                 for k, on_device in enumerate(mu)
                 if name in on_device
                 for operate in self._estimator.direction(
-                    live[k], snapshot[k], on_device[name], rows[k], alphas.get(name, 1.0)
+                    live[k], snapshot[k], on_device[name], rows[k], _of(name, alpha)
                 )
             ]
         for operate in self._operations[key]:

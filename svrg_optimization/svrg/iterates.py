@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Mapping, Tuple
 
 from .clock import Clock
 from .estimator import widened
-from .random_draws import uniform
+from .numbered_draws import uniform
 
 Weights = List[Tuple[str, Any]]
 

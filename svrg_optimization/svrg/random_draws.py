@@ -90,7 +90,7 @@ class DrawStream:
     def repeat(self) -> None:
         """Seed mxnet's generators for the same draw again."""
         if self.active:
-            mx.random.seed(mixed(*self.position))
+            mx.random.seed(_mixed(*self.position))
 
     def state(self) -> Dict[str, Any]:
         """What `restore` takes."""
@@ -101,22 +101,13 @@ class DrawStream:
         self.position[:] = state["position"]
 
 
-def mixed(base: int, number: int) -> int:
+def _mixed(base: int, number: int) -> int:
     """A seed of 31 bits for draw `number`: neighbours differ, by SplitMix64 (Steele, Lea & Flood, 2014).
 
-    >>> mixed(1, 1) != mixed(1, 2)
+    >>> _mixed(1, 1) != _mixed(1, 2)
     True
     """
     z = (base + number * 0x9E3779B97F4A7C15) % 2**64
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
     return (z ^ (z >> 31)) >> 33
-
-
-def uniform(base: int, number: int) -> float:
-    """Draw `number` from the uniform distribution between 0 and 1.
-
-    >>> 0 <= uniform(1, 1) < 1
-    True
-    """
-    return mixed(base, number) / 2**31

@@ -18,7 +18,7 @@ import numpy as np
 
 from . import settings
 from .clock import Clock
-from .random_draws import mixed, uniform
+from .numbered_draws import generator, uniform
 
 __all__ = ["EveryEpochs", "EverySteps", "Growing", "Loopless", "Schedule"]
 
@@ -355,8 +355,8 @@ class Growing(EveryEpochs):
         array of int
         """
         count = min(own, -(-own * self.part(clock, samples) // samples))
-        generator = np.random.RandomState(mixed(self.seed, clock.snapshots * 2**20 + rank))
-        return np.sort(generator.permutation(own)[:count])
+        drawn = generator(self.seed, clock.snapshots * 2**20 + rank).permutation(own)
+        return np.sort(drawn[:count])
 
 
 KINDS: Tuple[Type[Schedule], ...] = (EveryEpochs, EverySteps, Loopless, Growing)

@@ -100,6 +100,7 @@ class Training:
             return mx.mod.Module(network(self.job), context=contexts)
         if self.job["resume"] is None:
             return SVRGModule(network(self.job), context=contexts, update_freq=self.job["update_freq"],
+                              snapshots=self.job["snapshots"], coefficient=self.job["coefficient"],
                               fixed_param_names=list(self.job["fixed"]))  # fmt: skip
         return SVRGModule.load(self.prefix, self.job["resume"], True, context=contexts,
                                fixed_param_names=list(self.job["fixed"]))  # fmt: skip
