@@ -911,7 +911,8 @@ class SVRGModule(Module):
         .. math:: \tilde w = w, \qquad \mu = \frac{1}{n} \sum_{i=1}^{n} \nabla f_i(\tilde w)
 
         Padded rows (``batch.pad``) don't count. The iterator is left at its start; in the middle of an epoch of `fit`,
-        the iterator that `fit` trains on stays where it is, which only an NDArrayIter can. One that isn't an
+        the iterator that `fit` trains on stays where it is, which only an NDArrayIter can. So does an NDArrayIter in a
+        loop of your own, if a schedule has snapshots in the middle of an epoch; give other iterators twice. One that isn't an
         NDArrayIter is read to its end before it is reset: many lose their place otherwise. An NDArrayIter that discards
         the rows of its last batch, or keeps them for the next epoch, gives them all the same, unless they are sparse.
 
@@ -950,8 +951,7 @@ class SVRGModule(Module):
         checks.train_data(train_data, out_grads)
         source = None if self._run is None else self._run.source
         if source is None or source.data is not train_data:
-            in_place = self._epochs_of_fit is not None and self._epochs_of_fit.need(train_data)
-            source = Source(train_data, in_place=in_place)
+            source = Source(train_data, in_place=self._is_in_use(train_data))
         epoch = None if epoch is None else int(epoch)
         if epoch not in (None, self._clock.epoch) and self._run is None:
             self._clock.begin_epoch(epoch)
@@ -979,6 +979,13 @@ class SVRGModule(Module):
             "" if record.gradient_norm == record.norm else " with-decay=%.6g" % record.gradient_norm,
         )  # fmt: skip
 
+    def _is_in_use(self, train_data: Any) -> bool:
+        """Whether an iterator must stay where it is, as an epoch over it is, or may be, under way."""
+        if self._epochs_of_fit is not None:
+            return self._epochs_of_fit.need(train_data)
+        # In a loop of the user's own.
+        return self._schedule.within_epochs and not self._clock.epoch_begins and data.can_view(train_data)
+
     def _part_of(self, source: Source) -> Part:
         """What of the data the full gradient is to be the mean of."""
         if not isinstance(self._schedule, Growing):
@@ -991,8 +998,9 @@ class SVRGModule(Module):
         if not self._iterates.count:
             yield
             return
-        before = {name: array.copy() for name, array in self._trained_weights()}
-        self._set_weights(self._iterates.chosen(), {}, at_rest=False)
+        weights, chosen = self._trained_weights(), self._iterates.chosen()
+        before = {name: array.copy() for name, array in weights}
+        self._set_weights({name: chosen[name].tostype(array.stype) for name, array in weights}, {}, at_rest=False)
         try:
             yield
         except BaseException:

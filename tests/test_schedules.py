@@ -106,7 +106,7 @@ def loop_steps(module, data, epochs, begin_epoch=0):
         data.reset()
         for number, batch in enumerate(data):
             if number and module.snapshot_is_due():
-                module.update_full_grads(mx.io.NDArrayIter(data.data[0][1], data.label[0][1], data.batch_size))
+                module.update_full_grads(data)
             module.forward_backward(batch)
             module.update()
             found.append((weights_of(module), module._snapshot.number))

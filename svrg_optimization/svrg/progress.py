@@ -88,9 +88,9 @@ class Progress:
 
     def has_ended(self, tol: float, epsilon: float) -> bool:
         """Whether the last snapshot's gradient is small enough; a log line says so. Warns if it doesn't get smaller."""
-        norms, last = self._norms(self._first), self.records[-1]
         if len(self.records) - 1 in self._partial:
             return False
+        norms, last = self._norms(self._first), self.records[-1]
         self.converged = stopping.has_converged(norms, tol)
         if self.converged:
             self._logger.info(
