@@ -912,9 +912,10 @@ class SVRGModule(Module):
 
         Padded rows (``batch.pad``) don't count. The iterator is left at its start; in the middle of an epoch of `fit`,
         the iterator that `fit` trains on stays where it is, which only an NDArrayIter can. So does an NDArrayIter in a
-        loop of your own, if a schedule has snapshots in the middle of an epoch; give other iterators twice. One that isn't an
-        NDArrayIter is read to its end before it is reset: many lose their place otherwise. An NDArrayIter that discards
-        the rows of its last batch, or keeps them for the next epoch, gives them all the same, unless they are sparse.
+        loop of your own whose schedule has snapshots in the middle of an epoch; of other data, give a second iterator
+        there. One that isn't an NDArrayIter is read to its end before it is reset: many lose their place otherwise. An
+        NDArrayIter that discards the rows of its last batch, or keeps them for the next epoch, gives them all the same,
+        unless they are sparse.
 
         Parameters
         ----------
