@@ -16,6 +16,7 @@ from .mxnet_api import startup
 if TYPE_CHECKING:
     from . import coefficients, history, proximal, schedules, step_sizes, svrg_module, svrg_optimizer, theory
     from .diagnosis import diagnose
+    from .locked_batches import LockedBatches
     from .proximal import ProximalSGD
     from .step_sizes import AutoStep, BarzilaiBorwein
     from .svrg_module import SVRGModule
@@ -25,15 +26,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "SVRGModule", "AutoStep", "BarzilaiBorwein", "ProximalSGD", "VarianceMonitor", "coefficients", "diagnose",
-    "history", "proximal", "schedules", "step_sizes", "svrg_module", "svrg_optimizer", "theory", "_AssignmentOptimizer",
-    "_SVRGOptimizer",
+    "SVRGModule", "AutoStep", "BarzilaiBorwein", "LockedBatches", "ProximalSGD", "VarianceMonitor", "coefficients",
+    "diagnose", "history", "proximal", "schedules", "step_sizes", "svrg_module", "svrg_optimizer", "theory",
+    "_AssignmentOptimizer", "_SVRGOptimizer",
 ]  # fmt: skip
 
 _HOME = {
     "SVRGModule": "svrg_module",
     "AutoStep": "step_sizes",
     "BarzilaiBorwein": "step_sizes",
+    "LockedBatches": "locked_batches",
     "ProximalSGD": "proximal",
     "VarianceMonitor": "variance_monitor",
     "diagnose": "diagnosis",

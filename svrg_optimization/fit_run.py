@@ -5,8 +5,10 @@ from typing import Any, Optional
 
 from .compute import data
 from .compute.full_pass import Callbacks, Source
+from .locked_batches import LockedBatches
 from .mxnet_api import internals
 from .svrg.progress import Converged
+from .svrg.schedules import Growing
 
 
 class FitRun:
@@ -39,6 +41,17 @@ class FitRun:
 
     def _check_data(self, snapshot_data: Any) -> None:
         schedule = self._module._schedule
+        if isinstance(self._train_data, LockedBatches):
+            if schedule.within_epochs or isinstance(schedule, Growing):
+                raise ValueError(
+                    "snapshots={}: LockedBatches draw anew with each snapshot, all of them, at the start of an epoch; "
+                    "take EveryEpochs, or data that aren't locked".format(schedule)
+                )
+            if snapshot_data not in (None, self._train_data):
+                raise ValueError(
+                    "snapshot_data={!r} has other draws than train_data, which is LockedBatches, and these would stay "
+                    "locked for ever: leave snapshot_data out".format(snapshot_data)
+                )
         if schedule.within_epochs and snapshot_data is None and not data.can_view(self._train_data):
             raise ValueError(
                 "snapshots={}: a snapshot in the middle of an epoch needs data that can be read there, and train_data "
@@ -60,6 +73,9 @@ class FitRun:
             self._steps = self.agree_on_steps(other_data)
         if self._wants_snapshots and (other_data or module._next_snapshot_is_due()):
             self._take_snapshot(Source(self._data, self._argument, at_start=True), epoch)
+        elif isinstance(self._train_data, LockedBatches) and (module._is_plain or not module._snapshot.taken):
+            # No full gradient has these draws.
+            self._train_data.redraw()
         return self._steps
 
     @property

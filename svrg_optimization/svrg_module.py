@@ -28,6 +28,7 @@ from .distributed.exchange_of_numbers import as_number
 from .fit_run import FitRun
 from .history import Record
 from .keys import check_parameter_names
+from .locked_batches import LockedBatches
 from .mxnet_api import call_order, checks, internals, shapes
 from .mxnet_api.rows import unknown_operators
 from .notices import Notices
@@ -953,6 +954,14 @@ class SVRGModule(Module):
         source = None if self._run is None else self._run.source
         if source is None or source.data is not train_data:
             source = Source(train_data, in_place=self._is_in_use(train_data))
+        if isinstance(train_data, LockedBatches):
+            if source.in_place:
+                raise ValueError(
+                    "train_data={!r} is locked until the epoch of fit() has ended: LockedBatches draw anew with each "
+                    "snapshot; take snapshots at the start of an epoch".format(train_data)
+                )
+            # The steps that come are to have the draws of this full pass.
+            train_data.redraw()
         epoch = None if epoch is None else int(epoch)
         if epoch not in (None, self._clock.epoch) and self._run is None:
             self._clock.begin_epoch(epoch)
@@ -1177,8 +1186,8 @@ class SVRGModule(Module):
         Raises
         ------
         ValueError
-            `tol` isn't between 0 and 1, or `num_epoch` isn't given; and what `update_full_grads` and `init_optimizer`
-            raise.
+            `tol` isn't between 0 and 1, or `num_epoch` isn't given; `train_data` is `LockedBatches`, and
+            `snapshot_data` isn't; and what `update_full_grads` and `init_optimizer` raise.
         RuntimeError
             The workers of a job are to train other epochs, or have taken different numbers of snapshots.
 

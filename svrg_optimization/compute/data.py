@@ -11,6 +11,8 @@ from typing import Any, Callable, Iterable, Iterator, List, Optional
 
 import mxnet as mx
 
+from ..locked_batches import LockedBatches
+
 # ------------------------------------------------------------------------------------------- the arrays of an iterator
 
 
@@ -182,7 +184,7 @@ def restart(data: Any, at_end: bool) -> None:
 
 def _starts_anew(data: Any) -> bool:
     """Whether hard_reset is known to go to the start from anywhere: in others it may be missing inside a wrapper."""
-    known = (mx.io.NDArrayIter, mx.image.ImageIter)
+    known = (mx.io.NDArrayIter, mx.image.ImageIter, LockedBatches)
     return any(isinstance(data, kind) and type(data).reset is kind.reset for kind in known)
 
 
