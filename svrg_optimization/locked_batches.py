@@ -1,11 +1,15 @@
 """Batches that stay the same from one snapshot to the next, of an iterator that draws at random."""
 
 import copy
+import itertools
 from typing import Any, Iterator, List, Optional
 
 import mxnet as mx
 
 __all__ = ["LockedBatches"]
+
+# The attributes of a batch that are lists of arrays.
+_ARRAYS = ("data", "label")
 
 
 class LockedBatches(mx.io.DataIter):
@@ -131,7 +135,7 @@ class LockedBatches(mx.io.DataIter):
             raise StopIteration
         kept = _copied(batch)
         for part in kept if isinstance(kept, list) else [kept]:
-            for array in [*part.data, *(getattr(part, "label", None) or [])]:
+            for array in itertools.chain.from_iterable(getattr(part, name, None) or [] for name in _ARRAYS):
                 # The iterator may write the next batch over this one, and mxnet copies later.
                 array.wait_to_read()
         return kept
@@ -147,17 +151,11 @@ def _copied(batch: Any) -> Any:
     """A batch, or a list of them, one for each device, with arrays of its own."""
     if isinstance(batch, list):
         return [_copied(part) for part in batch]
-    own = {
-        name: [array.copy() for array in getattr(batch, name)]
-        for name in ("data", "label")
-        if getattr(batch, name, None)
-    }
-    if getattr(batch, "index", None) is not None:
-        own["index"] = copy.copy(batch.index)
-    if hasattr(batch, "_replace"):
+    arrays = {name: [array.copy() for array in getattr(batch, name)] for name in _ARRAYS if getattr(batch, name, None)}
+    if isinstance(batch, tuple):
         # A namedtuple.
-        return batch._replace(**own)
+        return batch._replace(**arrays)  # type: ignore[attr-defined]
     copied = copy.copy(batch)
-    for name, value in own.items():
+    for name, value in {**arrays, "index": copy.copy(getattr(batch, "index", None))}.items():
         setattr(copied, name, value)
     return copied
