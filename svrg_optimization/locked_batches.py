@@ -143,7 +143,7 @@ class LockedBatches(mx.io.DataIter):
     def __getattr__(self, name: str) -> Any:
         # Special methods, such as __len__, are looked for in ways that this can't answer.
         if name.startswith("_"):
-            raise AttributeError("{!r} object has no attribute {!r}".format(type(self).__name__, name))
+            raise AttributeError(name)
         return getattr(self._data, name)
 
 

@@ -96,8 +96,8 @@ def check_picture(path):
 
 
 def test_every_example_is_tested():
-    assert NAMES == ["distributed.py", "lasso_path.py", "lenet.py", "linear_regression.py", "logistic_regression.py",
-                     "mlp.py", "resume.py"]  # fmt: skip
+    assert NAMES == ["distributed.py", "lasso_path.py", "lenet.py", "linear_regression.py", "locked_noise.py",
+                     "logistic_regression.py", "mlp.py", "resume.py"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", GALLERY["NAMES"])
@@ -156,6 +156,8 @@ def test_arguments_are_read_before_anything_slow_is_imported(name, arguments, co
     ("linear_regression.py", ["--data", "missing"], "argument --data: there is no file missing"),
     ("lasso_path.py", ["--alphas", 0], "argument --alphas: must be at least 1, not 0"),
     ("lasso_path.py", ["--output", "missing/path.png"], "argument --output: there is no directory missing"),
+    ("locked_noise.py", ["--noise", -1], "argument --noise: must be above 0, not -1"),
+    ("locked_noise.py", ["--batch-size", 1441], "argument --batch-size: must be from 1 to 1440, not 1441"),
     ("mlp.py", ["--output", "mlp.txt"], "argument --output: must end in .png, .svg or .pdf, not as mlp.txt does"),
     ("resume.py", ["--stop", 6], "argument --stop: must be less than --epochs=6, not 6"),
     ("distributed.py", ["--resume"], "--resume needs --directory"),
@@ -354,6 +356,39 @@ def test_mlp_options(tmp_path):
     printed = run("mlp.py", "--epochs", 7, "--update-freq", 3, "--verbose", "--output", "named.png", directory=tmp_path)
     assert re.findall(r"Epoch\[(\d)\] Full gradient: samples=1440 ", printed) == ["0", "3", "6"]
     assert len(re.findall("Speed: ", printed)) == 2 * (7 + 3)
+    check_picture(tmp_path / "named.png")
+
+
+def losses_at_the_end(printed):
+    """By method: the loss, and the passes that it has cost."""
+    line = r"^(SGD|SVRG|SVRG, locked) +(\d\S+) after (\d+) passes$"
+    return {name: (float(loss), int(passes)) for name, loss, passes in re.findall(line, printed, re.MULTILINE)}
+
+
+def test_locked_noise_takes_away_the_error_and_changes_little_else(tmp_path):
+    printed = run("locked_noise.py", directory=tmp_path)
+    steps, unlocked, locked = table(printed).T
+    assert steps.tolist() == [0, 1, 2, 4, 8, 16]
+    assert locked[0] == 0
+    assert (np.diff(locked) > 0).all()
+    assert (locked < unlocked / 10).all()
+    assert unlocked.min() > 0.1
+    (sgd, cost), (svrg, *costs), (of_locked, *same_costs) = losses_at_the_end(printed).values()
+    assert [cost] == costs == same_costs == [100]
+    assert sgd < svrg < 1.5 * sgd
+    assert of_locked == pytest.approx(svrg, rel=0.02)
+    check_picture(tmp_path / "svrg_locked_noise.png")
+    check_kept("locked_noise", printed)
+
+
+def test_locked_noise_options(run_here, tmp_path):
+    code, printed = run_here("locked_noise.py", "--noise", 0.25, "--batch-size", 720, "--passes", 7, "--update-freq", 3,
+                             "--hidden", 4, "--lr", 0.5, "--output", "named.png")  # fmt: skip
+    assert code == 0
+    assert "noise of standard deviation 0.25, batches of 720\n" in printed
+    assert table(printed)[:, 0].tolist() == [0, 1, 2, 4]
+    assert {name: passes for name, (_, passes) in losses_at_the_end(printed).items()} == {
+        "SGD": 7, "SVRG": 7, "SVRG, locked": 7}  # fmt: skip
     check_picture(tmp_path / "named.png")
 
 
