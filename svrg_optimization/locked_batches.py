@@ -29,8 +29,8 @@ class LockedBatches(mx.io.DataIter):
     ----------
     data : DataIter
         What draws: augments, adds noise, shuffles. At its start, or used up. What it leaves out or pads is left out or
-        padded here. From now on it is to be read through this object only, whose other attributes are its own:
-        ``provide_data``, ``provide_label``, ``batch_size`` and so on.
+        padded here. From now on it is to be read through this object only, which has its attributes, ``provide_data``
+        and so on. A ``PrefetchingIter`` goes inside, since `fit` must get this object itself.
 
     Raises
     ------
