@@ -47,7 +47,7 @@ class FitRun:
                     "snapshots={}: LockedBatches draw anew with each snapshot, all of them, at the start of an epoch; "
                     "take EveryEpochs, or data that aren't locked".format(schedule)
                 )
-            if snapshot_data not in (None, self._train_data):
+            if self._data is not self._train_data:
                 raise ValueError(
                     "snapshot_data={!r} has other draws than train_data, which is LockedBatches, and these would stay "
                     "locked for ever: leave snapshot_data out".format(snapshot_data)

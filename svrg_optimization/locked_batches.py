@@ -81,8 +81,8 @@ class LockedBatches(mx.io.DataIter):
     def redraw(self) -> None:
         """End the period: the next reading is of new draws. `SVRGModule.update_full_grads` calls this.
 
-        In a warm start, where there are no snapshots yet, call it before each epoch, since the draws stay the same
-        otherwise. It does nothing if no batch of the period has been read.
+        In a loop of your own without snapshots, as in a warm start, call it before each epoch, since the draws stay the
+        same otherwise; `fit` does. It does nothing if no batch of the period has been read.
         """
         if self._unread is not None:
             if not self._batches:

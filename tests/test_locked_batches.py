@@ -13,6 +13,7 @@ from PIL import Image
 
 from svrg_optimization import LockedBatches, SVRGModule, VarianceMonitor, diagnose
 from svrg_optimization.compute import data as data_of_pass
+from svrg_optimization.schedules import EveryEpochs, EverySteps, Growing, Loopless
 
 EXACT = TOLERANCE["float64"]
 NET = oracle.PROBLEMS[3]
@@ -458,7 +459,33 @@ def test_snapshots_of_other_data_are_refused():
     assert len(module.history) == 2
 
 
-def test_a_warm_start_draws_anew_when_told_to():
+@pytest.mark.parametrize("schedule", [EverySteps(3), Loopless(0.5), Growing(8)], ids=repr)
+def test_schedules_that_need_other_data_are_refused(schedule):
+    with pytest.raises(ValueError, match="snapshots=.*LockedBatches draw anew with each snapshot.*take EveryEpochs"):
+        SVRGModule(symbol(NET), snapshots=schedule).fit(LockedBatches(noisy()), num_epoch=2)
+
+
+@pytest.mark.parametrize(
+    "settings, epochs",
+    [
+        (dict(snapshots=EveryEpochs(2, warm_start=3)), [0, 1, 2, 3, 3, 4, 4]),
+        (dict(coefficient=0), [0, 1, 2, 3, 4, 5, 6]),
+        (dict(coefficient=lambda step: 0.5, snapshots=EveryEpochs(4, at="average")), [0, 0, 0, 0, 1, 1, 1]),
+    ],
+    ids=["warm start", "no control variate", "half of it"],
+)
+def test_which_epoch_of_the_iterator_an_epoch_of_fit_sees(settings, epochs):
+    """Epochs of plain steps draw anew, as there is no full gradient whose draws they would have to see."""
+    locked, seen = LockedBatches(noisy()), []
+    SVRGModule(symbol(NET), **settings).fit(
+        locked, num_epoch=7, batch_end_callback=lambda param: seen.append(content(param.locals["data_batch"]))
+    )
+    data = noisy()
+    given = [epoch_of(data) for _ in range(7)]
+    assert seen == [batch for epoch in epochs for batch in given[epoch]]
+
+
+def test_a_loop_of_plain_steps_draws_anew_when_told_to():
     module, locked = SVRGModule(symbol(NET)), LockedBatches(noisy())
     seen = []
     mx.mod.Module.fit(
