@@ -97,18 +97,6 @@ UPDATE_FREQ = 5
 DECAY = 0.01
 
 
-@mx.optimizer.register
-class AdamW(mx.optimizer.Adam):
-    """Adam with the decay beside its step, not in it: mxnet 1.9.1 has an operator for it, but no optimizer."""
-
-    def update(self, index: Any, weight: Any, grad: Any, state: Any) -> None:
-        weight *= 1 - self._get_lr(index) * super()._get_wd(index)
-        super().update(index, weight, grad, state)
-
-    def _get_wd(self, index: Any) -> float:
-        return 0.0
-
-
 class Way(NamedTuple):
     """A method, and the grid of its learning rates."""
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, List
 from .mxnet_api import startup
 
 if TYPE_CHECKING:
-    from . import coefficients, history, proximal, schedules, step_sizes, svrg_module, svrg_optimizer, theory
+    from . import adamw, coefficients, history, proximal, schedules, step_sizes, svrg_module, svrg_optimizer, theory
+    from .adamw import AdamW
     from .diagnosis import diagnose
     from .locked_batches import LockedBatches
     from .proximal import ProximalSGD
@@ -26,13 +27,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "SVRGModule", "AutoStep", "BarzilaiBorwein", "LockedBatches", "ProximalSGD", "VarianceMonitor", "coefficients",
+    "SVRGModule", "AdamW", "AutoStep", "BarzilaiBorwein", "LockedBatches", "ProximalSGD", "VarianceMonitor", "adamw",
+    "coefficients",
     "diagnose", "history", "proximal", "schedules", "step_sizes", "svrg_module", "svrg_optimizer", "theory",
     "_AssignmentOptimizer", "_SVRGOptimizer",
 ]  # fmt: skip
 
 _HOME = {
     "SVRGModule": "svrg_module",
+    "AdamW": "adamw",
     "AutoStep": "step_sizes",
     "BarzilaiBorwein": "step_sizes",
     "LockedBatches": "locked_batches",

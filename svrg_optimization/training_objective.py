@@ -2,7 +2,7 @@
 
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from . import proximal
+from . import adamw, proximal
 from .mxnet_api import internals
 from .svrg import objective
 from .svrg.step_control import Objective
@@ -38,8 +38,9 @@ class TrainingObjective:
         return {name: multiplier for name, multiplier in multipliers.items() if multiplier}
 
     def decays(self) -> Dict[str, float]:
-        """The weight decays of the objective, by parameter."""
-        return objective.decays(internals.weight_decays(self._module, self._of_user), self.scale())
+        """The weight decays of the objective, by parameter; AdamW's isn't part of it."""
+        found = internals.weight_decays(self._module, self._of_user)
+        return dict.fromkeys(found, 0.0) if adamw.decouples(self._of_user) else objective.decays(found, self.scale())
 
     def scale(self) -> float:
         """By how much a step's gradient is larger than the objective's."""

@@ -14,7 +14,7 @@ PARAMS = {"learning_rate": 0.125, "wd": 0.125}
 OPTIMIZERS = {
     "sgd": {}, "momentum": {"optimizer": "sgd", "momentum": 0.9}, "adam": {}, "nadam": {}, "nag": {"momentum": 0.9},
     "rmsprop": {}, "adagrad": {}, "adadelta": {}, "ftrl": {}, "ftml": {}, "adamax": {}, "signum": {}, "lamb": {},
-    "dcasgd": {}, "lars": {"momentum": 0.9}, "sgld": {},
+    "dcasgd": {}, "lars": {"momentum": 0.9}, "sgld": {}, "adamw": {},
     "scheduled": {"optimizer": "sgd", "momentum": 0.9,
                   "lr_scheduler": lambda: mx.lr_scheduler.FactorScheduler(4, 0.7, base_lr=0.125)},
     # Both end after the second epoch, and keep the last rate.

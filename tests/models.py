@@ -3,7 +3,7 @@
 import mxnet as mx
 import numpy as np
 import oracle
-from oracle import Adam, Optimizer, Proximal
+from oracle import Adam, AdamW, Optimizer, Proximal
 
 from svrg_optimization import SVRGModule
 
@@ -17,6 +17,11 @@ OPTIMIZERS = {
         "adam",
         {"learning_rate": 0.125, "beta1": Adam.beta1, "beta2": Adam.beta2, "epsilon": Adam.epsilon, "wd": 0.125},
         lambda: Adam(0.125, wd=0.125),
+    ),
+    "adamw": (
+        "adamw",
+        {"learning_rate": 0.125, "beta1": Adam.beta1, "beta2": Adam.beta2, "epsilon": Adam.epsilon, "wd": 0.125},
+        lambda: AdamW(0.125, wd=0.125),
     ),
     "proximal": (
         "proximalsgd",

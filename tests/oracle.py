@@ -137,6 +137,21 @@ class Adam(Optimizer):
         return w - rate * m / (np.sqrt(v) + self.epsilon)
 
 
+class AdamW(Adam):
+    """The decay is beside the step. What mxnet's operator takes as float32 is the same fraction, expanded."""
+
+    def step(self, name, w, g):
+        lr, wd = self._settings(name)
+        t = self.t[name]
+        g = self._clipped(g)
+        m, v = self.state.get(name, (0, 0))
+        m, v = self.beta1 * m + (1 - self.beta1) * g, self.beta2 * v + (1 - self.beta2) * g**2
+        self.state[name] = m, v
+        root = np.sqrt(1 - self.beta2**t)
+        rate, epsilon = np.float64(np.float32(root / (1 - self.beta1**t))), np.float64(np.float32(self.epsilon * root))
+        return w - lr * (rate * m / (np.sqrt(v) + epsilon) + wd * w)
+
+
 # ---------------------------------------------------------------------------------------------------------- algorithm
 
 

@@ -542,7 +542,7 @@ def test_the_full_pass_calls_back_after_each_batch(caplog):
 # -------------------------------------------------------------------------------------------------------- optimizers
 
 NAMED = ["sgd", "nag", "adam", "adagrad", "rmsprop", "adadelta", "ftrl", "adamax", "nadam", "signum", "ftml", "dcasgd",
-         "lamb", "lars", "sgld"]  # fmt: skip
+         "lamb", "lars", "sgld", "adamw"]  # fmt: skip
 
 
 @pytest.mark.parametrize("devices", [1, 2])

@@ -74,6 +74,13 @@ def test_a_regularizer_of_ours(environment, tmp_path):
     assert any((step["fc1_weight"] == 0).any() for step in steps[0])
 
 
+@pytest.mark.parametrize("environment", [{}, WORKERS_UPDATE], ids=["servers", "workers"])
+def test_an_optimizer_that_mxnet_lacks(environment, tmp_path):
+    job = settings(tmp_path, optimizer="adamw", problem="two-layer", dtype="float64")
+    steps, _ = run(job, servers=[server], environment=environment)
+    _assert_steps(steps, job)
+
+
 @pytest.mark.parametrize("column", COLUMNS[1:], ids=str)
 def test_the_jobs_have_both_values_of_each_setting_for_any_number_of_workers(column):
     values = {(len(row[0]), row[COLUMNS.index(column)]) for row in JOBS}
