@@ -9,12 +9,14 @@ Imports nothing of mxnet but ``mxnet.optimizer`` and the operator, which ``mxnet
 servers need it.
 """
 
+import functools
 import math
 import numbers
 from typing import Any, Dict, Tuple
 
 import numpy as np
 from mxnet import optimizer as opt
+from mxnet.ndarray import full
 from mxnet.ndarray.contrib import adamw_update
 
 __all__ = ["AdamW"]
@@ -129,9 +131,9 @@ class AdamW(opt.Optimizer):
         mean, squares = state
         exact = weight.astype(mean.dtype, copy=False)
         adamw_update(
-            exact, grad.astype(mean.dtype, copy=False), mean, squares, out=exact, rescale_grad=self.rescale_grad,
-            beta1=self.beta1, beta2=self.beta2, eta=self._get_lr(index), wd=self._get_wd(index),
-            clip_gradient=self.clip_gradient or -1.0, **self._corrections(index),
+            exact, grad.astype(mean.dtype, copy=False), mean, squares, out=exact,
+            rescale_grad=_scalar(self.rescale_grad, weight.context), clip_gradient=self.clip_gradient or -1.0, beta1=self.beta1,
+            beta2=self.beta2, eta=self._get_lr(index), wd=self._get_wd(index), **self._corrections(index),
         )  # fmt: skip
         if exact is not weight:
             weight[:] = exact
@@ -153,6 +155,12 @@ class AdamW(opt.Optimizer):
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+@functools.lru_cache(maxsize=16)
+def _scalar(value: float, device: Any) -> Any:
+    """A number as the array that the operator wants; to make one takes as long as the operator."""
+    return full((1,), value, device)
 
 
 def decouples(optimizer: Any) -> bool:

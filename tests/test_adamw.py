@@ -88,6 +88,16 @@ def test_lr_mult_is_for_the_whole_step():
         np.testing.assert_allclose(actual, w, **TOLERANCE["float64"])
 
 
+def test_another_rescale_grad_is_taken():
+    start, gradients = drawn()
+    optimizer = mx.optimizer.create("adamw", learning_rate=0.25, param_idx2name=NAME, **BETAS)
+    taken, expected, w = steps(optimizer, start, gradients), AdamW(0.25), start
+    for rescale, gradient in zip((1.0, 0.5, 0.25), gradients):
+        optimizer.rescale_grad = rescale
+        w = expected.step("fc_weight", w, rescale * gradient)
+        np.testing.assert_allclose(next(taken), w, **TOLERANCE["float64"])
+
+
 @pytest.mark.parametrize("clip", [None, -1, 0])
 def test_a_clip_that_is_not_positive_is_off(clip):
     start, gradients = drawn()
