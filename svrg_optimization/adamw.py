@@ -132,8 +132,9 @@ class AdamW(opt.Optimizer):
         exact = weight.astype(mean.dtype, copy=False)
         adamw_update(
             exact, grad.astype(mean.dtype, copy=False), mean, squares, out=exact,
-            rescale_grad=_scalar(self.rescale_grad, weight.context), clip_gradient=self.clip_gradient or -1.0, beta1=self.beta1,
-            beta2=self.beta2, eta=self._get_lr(index), wd=self._get_wd(index), **self._corrections(index),
+            rescale_grad=_scalar(self.rescale_grad, weight.context), clip_gradient=self.clip_gradient or -1.0,
+            beta1=self.beta1, beta2=self.beta2, eta=self._get_lr(index), wd=self._get_wd(index),
+            **self._corrections(index),
         )  # fmt: skip
         if exact is not weight:
             weight[:] = exact
