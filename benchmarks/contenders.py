@@ -31,13 +31,13 @@ CONTENDERS = ("Module", "ours", "upstream")
 MEMORY_MODES: Dict[str, Dict[str, Any]] = {"save_memory": {"save_memory": True}}
 
 
-def make(contender: str, symbol: Any, update_freq: int = UPDATE_FREQ) -> Any:
-    """A module that logs nothing."""
+def make(contender: str, symbol: Any, update_freq: int = UPDATE_FREQ, **settings: Any) -> Any:
+    """A module that logs nothing; ours gets the further settings."""
     if contender == "Module":
         return mx.mod.Module(symbol, logger=_QUIET)
     if contender == "upstream":
         return upstream.SVRGModule(symbol, logger=_QUIET, update_freq=update_freq)
-    return SVRGModule(symbol, logger=_QUIET, update_freq=update_freq, **MEMORY_MODES.get(contender, {}))
+    return SVRGModule(symbol, logger=_QUIET, update_freq=update_freq, **MEMORY_MODES.get(contender, {}), **settings)
 
 
 @contextlib.contextmanager
