@@ -13,8 +13,9 @@ RATE and the weight decay DECAY; what differs is the gradient that AdamW gets:
 
 An epoch of SVRG has three gradient evaluations per sample: at the weights, at the snapshot, and in the full pass. So
 the plain ones train for three times as many epochs; AdamW's own row in the table stands there twice. The loss is that
-of the training data with their wrong labels, computed after each epoch as for predictions. The figures don't depend
-on the machine's load.
+of the training data with their wrong labels, computed after each epoch as for predictions. A second table has the
+variance of SVRG's gradient over an epoch, and which coefficient would leave the least. The figures don't depend on the
+machine's load.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tu
 import mxnet as mx
 import numpy as np
 
+from svrg_optimization import VarianceMonitor
 from svrg_optimization.coefficients import Linear, PerLayer
 
 from . import report
@@ -128,8 +130,8 @@ def digits(seed: int) -> Tuple[Tuple[np.ndarray, np.ndarray], Tuple[np.ndarray, 
 Curves = Dict[str, List[List[Reached]]]
 
 
-def train(net: str, way: Way, seed: int, epochs: int) -> List[Reached]:
-    """What is reached after each epoch, of so many epochs of SVRG."""
+def train(net: str, way: Way, seed: int, epochs: int, monitor: Optional[VarianceMonitor] = None) -> List[Reached]:
+    """What is reached after each epoch; `epochs` are SVRG's."""
     training, test = digits(seed)
     # The first weights, and the order of the rows.
     mx.random.seed(seed)
@@ -146,7 +148,7 @@ def train(net: str, way: Way, seed: int, epochs: int) -> List[Reached]:
         found.append(Reached((epoch + 1) * samples // rows, passes, loss, accuracy))
 
     with quiet():
-        module.fit(data, num_epoch=epochs * way.times, initializer=mx.init.Xavier(), optimizer="adamw",
+        module.fit(data, num_epoch=epochs * way.times, initializer=mx.init.Xavier(), monitor=monitor, optimizer="adamw",
                    optimizer_params={"learning_rate": RATE, "wd": DECAY}, epoch_end_callback=look)  # fmt: skip
     return found
 
@@ -164,32 +166,50 @@ def compare(net: str, seeds: int, epochs: int) -> Curves:
 # ------------------------------------------------------------------------------------------------ table and picture
 
 
-def _rows(curves: Curves, epochs: int) -> Iterator[Tuple[str, List[Reached]]]:
-    """What every seed has reached at the end; of AdamW after as many updates, too."""
+def _rows(curves: Curves, epochs: int) -> Iterator[Tuple[str, List[List[Reached]]]]:
+    """The curves of the seeds; those of AdamW after as many updates, too."""
     for name, of_seeds in curves.items():
         if WAYS[name].times > WAYS[name].batches:
-            yield name, [curve[epochs - 1] for curve in of_seeds]
-        yield name, [curve[-1] for curve in of_seeds]
+            yield name, [curve[:epochs] for curve in of_seeds]
+        yield name, of_seeds
 
 
 def table(curves: Curves, epochs: int) -> str:
     """Medians of the seeds, and in brackets the least and the most."""
     lines = []
     for name, of_seeds in _rows(curves, epochs):
-        losses, accuracies = [each.loss for each in of_seeds], [each.accuracy for each in of_seeds]
+        ends = [curve[-1] for curve in of_seeds]
+        losses, accuracies = [each.loss for each in ends], [each.accuracy for each in ends]
+        best = statistics.median(max(each.accuracy for each in curve) for curve in of_seeds)
         lines.append([
-            name, str(of_seeds[0].updates), "%.0f" % of_seeds[0].passes,
+            name, str(ends[0].updates), "%.0f" % ends[0].passes,
             "{:.3g} ({:.3g} to {:.3g})".format(statistics.median(losses), min(losses), max(losses)),
             "{:.1%} ({:.1%} to {:.1%})".format(statistics.median(accuracies), min(accuracies), max(accuracies)),
+            "{:.1%}".format(best),
         ])  # fmt: skip
-    return report.table(["gradient", "updates", "passes", "training loss", "test accuracy"], lines)
+    return report.table(["gradient", "updates", "passes", "training loss", "test accuracy", "at its best"], lines)
+
+
+def variances(net: str, epochs: int) -> str:
+    """Of SVRG's first seed."""
+    monitor = VarianceMonitor()
+    train(net, WAYS["SVRG"], 0, epochs, monitor)
+    shown = sorted({each for each in (1, 2, 4, 8, 16, epochs) if each <= epochs})
+    totals = [monitor.epochs[each - 1].total for each in shown]
+    return report.table(
+        ["epoch of SVRG", *map(str, shown)],
+        [
+            ["its variance / the plain gradient's", *("%.2f" % each.ratio for each in totals)],
+            ["the best coefficient", *("%.2f" % each.best_coefficient for each in totals)],
+        ],
+    )
 
 
 def draw(path: str, found: Dict[str, Curves]) -> None:
     """For each net, the training loss against the updates, and against the gradient evaluations."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4 * len(found) + 0.5, 7), dpi=110, constrained_layout=True)
+    figure = Figure(figsize=(3.7 * len(found) + 0.5, 6.4), dpi=100, constrained_layout=True)
     panels = figure.subplots(2, len(found), squeeze=False, sharey="col")
     for (net, curves), column in zip(found.items(), panels.T):
         for axes, of_axis in zip(column, (0, 1)):
@@ -206,7 +226,7 @@ def draw(path: str, found: Dict[str, Curves]) -> None:
     for axes in panels[:, 0]:
         axes.set_ylabel("training loss")
     panels[0, 0].legend(loc="lower left", framealpha=0.9, fontsize="x-small")
-    figure.savefig(path)
+    figure.savefig(path, pil_kwargs={"optimize": True})
 
 
 def main(arguments: Optional[List[str]] = None) -> None:
@@ -224,8 +244,9 @@ def main(arguments: Optional[List[str]] = None) -> None:
     for net in chosen.nets or NETS:
         seeds = chosen.seeds or NETS[net].seeds
         found[net] = compare(net, seeds, chosen.epochs)
-        print("{} ({}), medians of {} seeds\n\n{}\n".format(
-            net, NETS[net].title, seeds, table(found[net], chosen.epochs)), flush=True)  # fmt: skip
+        print("{} ({}), medians of {} seeds\n\n{}\n\n{}\n".format(
+            net, NETS[net].title, seeds, table(found[net], chosen.epochs), variances(net, chosen.epochs)),
+            flush=True)  # fmt: skip
     if chosen.picture:
         draw(chosen.picture, found)
 

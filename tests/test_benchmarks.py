@@ -103,3 +103,22 @@ def test_the_picture_of_chosen_steps(tmp_path):
 def test_the_distributed_jobs_of_the_contenders_take_turns():
     printed = run("benchmarks.distributed", "--contenders", "Module", "ours", "--rounds", 1, "--epochs", 2)
     assert "| Module | " in printed and "| ours | " in printed
+
+
+def test_nets_after_as_many_updates_and_as_many_gradient_evaluations(tmp_path):
+    printed = run("benchmarks.nets", "--epochs", 2, "--seeds", 1, "--picture", tmp_path / "nets.png")
+    rows = [line.split(" | ")[:3] for line in printed.splitlines() if line.startswith("| ") and "---" not in line]
+    header, *found = rows[: len(rows) // 2]
+    assert header == ["| gradient", "updates", "passes"]
+    # An epoch has 45 batches of 32. The last period of the linear coefficient needs no gradients at the snapshot.
+    assert found == [
+        ["| AdamW", "90", "2"], ["| AdamW", "270", "6"], ["| AdamW, 3 times the batch", "90", "6"],
+        ["| SVRG", "90", "6"], ["| alpha-SVRG, Linear", "90", "5"], ["| SVRG, PerLayer", "90", "6"],
+    ]  # fmt: skip
+    assert rows[len(rows) // 2 :] == [header, *found]
+    assert (tmp_path / "nets.png").stat().st_size > 20_000
+    # The page has the tables of a longer run.
+    (page,) = (text for path in (ROOT / "docs").glob("*.md")
+               if "<!-- figures: python -m benchmarks.nets -->" in (text := path.read_text("utf-8")))  # fmt: skip
+    of_page = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| ") and "---" not in line]
+    assert [name for name in of_page if name in {row[0] for row in rows}] == [row[0] for row in rows]
