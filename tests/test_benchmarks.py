@@ -107,9 +107,9 @@ def test_the_distributed_jobs_of_the_contenders_take_turns():
 
 def test_nets_after_as_many_updates_and_as_many_gradient_evaluations(tmp_path):
     printed = run("benchmarks.nets", "--epochs", 2, "--seeds", 1, "--picture", tmp_path / "nets.png")
-    rows = [line.split(" | ")[:3] for line in printed.splitlines() if line.startswith("| ") and "---" not in line]
+    rows = [line.split(" | ")[:3] for line in printed.splitlines() if line.count(" | ") == 5 and "---" not in line]
     header, *found = rows[: len(rows) // 2]
-    assert header == ["| gradient", "updates", "passes"]
+    assert header == ["| gradient", "updates", "passes"] and printed.count("| the best coefficient | ") == 2
     # An epoch has 45 batches of 32. The last period of the linear coefficient needs no gradients at the snapshot.
     assert found == [
         ["| AdamW", "90", "2"], ["| AdamW", "270", "6"], ["| AdamW, 3 times the batch", "90", "6"],
