@@ -206,8 +206,9 @@ def variances(net: str, epochs: int) -> str:
 
 
 def draw(path: str, found: Dict[str, Curves]) -> None:
-    """For each net, the training loss against the updates, and against the gradient evaluations."""
+    """For each net, the training loss against the updates, and against the gradient evaluations; shaded, all seeds."""
     from matplotlib.figure import Figure
+    from PIL import Image
 
     figure = Figure(figsize=(3.7 * len(found) + 0.5, 6.4), dpi=100, constrained_layout=True)
     panels = figure.subplots(2, len(found), squeeze=False, sharey="col")
@@ -226,7 +227,9 @@ def draw(path: str, found: Dict[str, Curves]) -> None:
     for axes in panels[:, 0]:
         axes.set_ylabel("training loss")
     panels[0, 0].legend(loc="lower left", framealpha=0.9, fontsize="x-small")
-    figure.savefig(path, pil_kwargs={"optimize": True})
+    figure.savefig(path)
+    # The shades would make a large file.
+    Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
 
 
 def main(arguments: Optional[List[str]] = None) -> None:
