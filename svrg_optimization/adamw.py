@@ -29,8 +29,8 @@ class AdamW(opt.Optimizer):
 
     .. math::
 
-        m_t &= \beta_1 m_{t-1} + (1 - \beta_1)\, g, \quad & \hat m_t &= m_t / (1 - \beta_1^t), \\
-        v_t &= \beta_2 v_{t-1} + (1 - \beta_2)\, g^2, & \hat v_t &= v_t / (1 - \beta_2^t), \\
+        m_t &= \beta_1 m_{t-1} + (1 - \beta_1)\, g, \qquad \hat m_t = m_t / (1 - \beta_1^t), \\
+        v_t &= \beta_2 v_{t-1} + (1 - \beta_2)\, g^2, \qquad \hat v_t = v_t / (1 - \beta_2^t), \\
         w &\leftarrow w - \eta_t \Bigl(\frac{\hat m_t}{\sqrt{\hat v_t} + \epsilon} + \lambda w\Bigr).
 
     MXNet's ``'adam'`` adds :math:`\lambda w` to the gradient, where :math:`\sqrt{\hat v_t}` divides it again. Here the
