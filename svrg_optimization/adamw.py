@@ -12,7 +12,7 @@ servers need it.
 import functools
 import math
 import numbers
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 from mxnet import optimizer as opt
@@ -43,8 +43,8 @@ class AdamW(opt.Optimizer):
 
     Parameters
     ----------
-    learning_rate : float, default 0.001
-        The step, :math:`\eta`; with `lr_scheduler` that one's start.
+    learning_rate : float, optional
+        The step, :math:`\eta`; 0.001 by default, or what `lr_scheduler` has.
     beta1 : float, default 0.9
         The part of the old mean of gradients that a step keeps, :math:`\beta_1`.
     beta2 : float, default 0.999
@@ -81,9 +81,11 @@ class AdamW(opt.Optimizer):
     decoupled_decay = True
 
     def __init__(
-        self, learning_rate: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8,
+        self, learning_rate: Optional[float] = None, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8,
         **kwargs: Any,
     ) -> None:  # fmt: skip
+        if learning_rate is None and kwargs.get("lr_scheduler") is None:
+            learning_rate = 0.001
         super().__init__(learning_rate=learning_rate, **kwargs)
         for name, value in (("beta1", beta1), ("beta2", beta2)):
             if not (_is_number(value) and 0 <= value < 1):

@@ -98,6 +98,12 @@ def test_another_rescale_grad_is_taken():
         np.testing.assert_allclose(next(taken), w, **TOLERANCE["float64"])
 
 
+def test_the_rate_by_default():
+    schedule = mx.lr_scheduler.FactorScheduler(3, 0.5, base_lr=0.25)
+    assert mx.optimizer.create("adamw").learning_rate == 0.001
+    assert mx.optimizer.create("adamw", lr_scheduler=schedule).learning_rate == schedule.base_lr == 0.25
+
+
 @pytest.mark.parametrize("clip", [None, -1, 0])
 def test_a_clip_that_is_not_positive_is_off(clip):
     start, gradients = drawn()
