@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .locked_batches import LockedBatches
     from .proximal import ProximalSGD
     from .step_sizes import AutoStep, BarzilaiBorwein
+    from .svrg_bucketing_module import SVRGBucketingModule
     from .svrg_module import SVRGModule
     from .svrg_optimizer import _AssignmentOptimizer, _SVRGOptimizer
     from .variance_monitor import VarianceMonitor
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "SVRGModule", "AdamW", "AutoStep", "BarzilaiBorwein", "LockedBatches", "ProximalSGD", "VarianceMonitor", "adamw",
-    "coefficients",
-    "diagnose", "history", "proximal", "schedules", "step_sizes", "svrg_module", "svrg_optimizer", "theory",
-    "_AssignmentOptimizer", "_SVRGOptimizer",
+    "SVRGModule", "SVRGBucketingModule", "AdamW", "AutoStep", "BarzilaiBorwein", "LockedBatches", "ProximalSGD",
+    "VarianceMonitor", "adamw", "coefficients", "diagnose", "history", "proximal", "schedules", "step_sizes",
+    "svrg_module", "svrg_optimizer", "theory", "_AssignmentOptimizer", "_SVRGOptimizer",
 ]  # fmt: skip
 
 _HOME = {
     "SVRGModule": "svrg_module",
+    "SVRGBucketingModule": "svrg_bucketing_module",
     "AdamW": "adamw",
     "AutoStep": "step_sizes",
     "BarzilaiBorwein": "step_sizes",

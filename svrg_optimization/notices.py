@@ -25,6 +25,15 @@ FILLED_UP = (
     "The full gradient is exact only if rows don't influence each other, which isn't known of %s; let the batch size "
     "divide the number of samples"
 )
+MIXED_BUCKETS = (
+    "the losses of some buckets average over the rows of a batch, normalization='batch' or 'valid', and those of "
+    "others add up: a full gradient over both is right for neither; give all buckets the same normalization"
+)
+LEFT_OUT = (
+    "BucketSentenceIter gives full batches only: of %d sentences it leaves out %d, others in each pass. The full "
+    "gradient is that of the sentences that its pass was given, and the steps take others. Let the batch size divide "
+    "the number of sentences of each bucket, or give LockedBatches(data)"
+)
 
 UNSAVED_SCHEDULE = (
     "the learning rate schedule %s keeps %s, which a checkpoint can't hold: a resumed run begins the schedule anew, at "

@@ -430,7 +430,7 @@ class SVRGModule(Module):
     def __del__(self) -> None:
         # What Python leaves to its very end, mxnet has waited for. A constructor that raised has left no attributes.
         if not sys.is_finalizing() and self.__dict__.get("binded"):
-            internals.wait_for_kvstore(self)
+            internals.wait_to_free(self)
 
     def _reset_bind(self) -> None:
         # Module.bind calls this to free what is bound.
@@ -1085,10 +1085,12 @@ class SVRGModule(Module):
         return record
 
     def _full_pass(self, out_grads: OutGrads) -> FullPass:
-        draws = self._draws if self._network_draws else None
-        network = Network(self, self._way, self._larger, self._gradient, draws, self._states)
         heads = None if out_grads is None else lambda module, batch: _heads(module, out_grads, batch)
-        return FullPass(network, heads, self._is_free(), self._notice_filling)
+        return FullPass(self._network_of_pass(), heads, self._is_free(), self._notice_filling)
+
+    def _network_of_pass(self) -> Network:
+        draws = self._draws if self._network_draws else None
+        return Network(self, self._way, self._larger, self._gradient, draws, self._states)
 
     def _is_free(self) -> bool:
         """Whether the network of the current weights may take part in a full pass."""
@@ -1217,7 +1219,7 @@ class SVRGModule(Module):
         try:
             # BaseModule.fit begins to iterate exactly once an epoch, after bind and init.
             until_converged(
-                super().fit, self._epochs_of_fit, eval_data, eval_metric, epoch_end_callback,
+                self._fit_of_module, self._epochs_of_fit, eval_data, eval_metric, epoch_end_callback,
                 batch_end_callback, kvstore, optimizer, optimizer_params, eval_end_callback, eval_batch_end_callback,
                 initializer, arg_params, aux_params, allow_missing, force_rebind, force_init, begin_epoch, num_epoch,
                 validation_metric, monitor, sparse_row_id_fn,
@@ -1234,6 +1236,9 @@ class SVRGModule(Module):
         if not epochs:
             # Other workers may have epochs to train.
             run.agree_on_steps(False)
+
+    def _fit_of_module(self, *arguments: Any) -> None:
+        super().fit(*arguments)
 
     def _end_epoch_of_fit(self) -> None:
         self._end_monitoring(self._clock.epoch)
@@ -1347,11 +1352,17 @@ class SVRGModule(Module):
             self._notice_unsaved_schedule(self._users_optimizer())
             saved = files.save(
                 prefix, epoch, write_symbol, self.save_params, self.save_optimizer_states,
-                module_state.sections_of(self),
+                module_state.sections_of(self), self._other_files(remove_amp_cast),
             )  # fmt: skip
         else:
-            saved = files.save(prefix, epoch, write_symbol, self.save_params)
+            saved = files.save(
+                prefix, epoch, write_symbol, self.save_params, others=self._other_files(remove_amp_cast)
+            )  # fmt: skip
         self.logger.info('Saved checkpoint to "%s"', saved.params)
+
+    def _other_files(self, remove_amp_cast: bool) -> Dict[str, Callable[[str], None]]:
+        """What writes further files of a checkpoint, by what their names have behind the prefix."""
+        return {}
 
     def _notice_unsaved_schedule(self, optimizer: mx.optimizer.Optimizer) -> None:
         unsaved = position.unsaved(optimizer)
@@ -1404,12 +1415,16 @@ class SVRGModule(Module):
         if saved.sections is not None:
             kwargs = {**kwargs, **module_state.arguments_of(saved.sections, kwargs)}
         module = cls(saved.symbol, **kwargs)
-        internals.preload(module, saved.arg_params, saved.aux_params)
-        if load_optimizer_states:
-            module._restoring = saved
-        if saved.problem:
-            module.logger.warning("The weights are loaded as they are, though %s", saved.problem)
+        module._take(saved, load_optimizer_states)
         return module
+
+    def _take(self, saved: files.Checkpoint, load_optimizer_states: bool) -> None:
+        """Begin with the weights of a checkpoint, or go on from it."""
+        internals.preload(self, saved.arg_params, saved.aux_params)
+        if load_optimizer_states:
+            self._restoring = saved
+        if saved.problem:
+            self.logger.warning("The weights are loaded as they are, though %s", saved.problem)
 
     @staticmethod
     def last_checkpoint(prefix: Union[str, Sequence[str]]) -> Optional[int]:

@@ -53,7 +53,19 @@ MAY_IMPORT = {
         "svrg",
         "mxnet_api",
     },
+    "bucket": {"svrg_module", "notices", "compute", "mxnet_api"},
+    "svrg_bucketing_module": {
+        "bucket",
+        "history",
+        "svrg_module",
+        "module_state",
+        "variance_monitor",
+        "checkpoint",
+        "svrg",
+        "mxnet_api",
+    },
     "__init__": {
+        "svrg_bucketing_module",
         "schedules",
         "coefficients",
         "svrg_module",
@@ -101,11 +113,11 @@ def test_every_part_is_listed():
     assert {part_of(path) for path in SOURCES} == set(MAY_IMPORT)
 
 
-# Attributes of Module and its executor group that mxnet keeps private.
+# Attributes of Module, BucketingModule and the executor group that mxnet keeps private.
 PRIVATE = re.compile(
     r"\._(exec_group|kvstore|updater|optimizer|arg_params|aux_params|params_dirty|update_on_kvstore|param_names"
     r"|context|group2ctxs|preload_opt_states|all_index_update_counts|index_update_count|send_command_to_servers"
-    r"|default_execs|collect_arrays|get_lrs|get_wds|update_count)\b"
+    r"|default_execs|collect_arrays|get_lrs|get_wds|update_count|buckets|curr_module|curr_bucket_key|call_sym_gen)\b"
 )
 
 

@@ -1,6 +1,7 @@
 """Unusual programs that plain Module runs: iterators, losses, stores and sharing that a review found broken."""
 
 import ctypes
+import gc
 import logging
 import sys
 import weakref
@@ -334,6 +335,19 @@ def test_binding_anew_frees_what_was_bound():
     module.bind(train.provide_data, train.provide_label, for_training=False, force_rebind=True)
     assert [each() for each in bound] == [None, None]
     assert sys.getrefcount(gradient) == 2, "this function's, and getrefcount's own"
+
+
+def test_a_module_that_is_freed_asks_none_of_its_arrays(monkeypatch):
+    """The garbage collector may have freed them before; who asks them then ends the process by SIGSEGV."""
+    data, weights = samples(SOFTMAX, 8)
+    train = iterator(SOFTMAX, data, 4)
+    module = ready(SOFTMAX, weights, train, devices=2)
+    list(train_steps(module, train, 1))
+    module.itself, lives, asked = module, weakref.ref(module), []
+    monkeypatch.setattr(mx.nd.NDArray, "wait_to_read", asked.append)
+    del module
+    gc.collect()
+    assert lives() is None and not asked
 
 
 @pytest.mark.parametrize("rows", [4, 3], ids=["as bound", "another size"])

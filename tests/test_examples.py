@@ -96,8 +96,8 @@ def check_picture(path):
 
 
 def test_every_example_is_tested():
-    assert NAMES == ["distributed.py", "lasso_path.py", "lenet.py", "linear_regression.py", "locked_noise.py",
-                     "logistic_regression.py", "mlp.py", "resume.py"]  # fmt: skip
+    assert NAMES == ["buckets.py", "distributed.py", "lasso_path.py", "lenet.py", "linear_regression.py",
+                     "locked_noise.py", "logistic_regression.py", "mlp.py", "resume.py"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", GALLERY["NAMES"])
@@ -359,6 +359,31 @@ def test_mlp_options(tmp_path):
     check_picture(tmp_path / "named.png")
 
 
+def perplexities(printed):
+    """By learning rate and method: at five places, and of new sentences."""
+    rows = re.findall(r"^    (\S+) +(SGD|SVRG) ((?: +[\d.]+)+)$", printed, re.MULTILINE)
+    return {(float(rate), name): [float(cell) for cell in cells.split()] for rate, name, cells in rows}
+
+
+def test_buckets_stand_a_larger_rate_by_svrg(tmp_path):
+    printed = run("buckets.py", directory=tmp_path)
+    found = perplexities(printed)
+    assert list(found) == [(0.5, "SGD"), (0.5, "SVRG"), (1.0, "SGD"), (1.0, "SVRG")]
+    assert found[0.5, "SGD"][4] < found[0.5, "SVRG"][4]
+    assert all(svrg < sgd for svrg, sgd in zip(found[1.0, "SVRG"], found[1.0, "SGD"]))
+    assert printed.count("SVRG isn't worth its cost here") == 2
+    check_picture(tmp_path / "svrg_buckets.png")
+    check_kept("buckets", printed)
+
+
+def test_buckets_options(run_here, tmp_path):
+    code, printed = run_here("buckets.py", "--passes", 5, "--update-freq", 2, "--hidden", 4, "--lr", 0.25,
+                             "--output", "named.png")  # fmt: skip
+    assert code == 0
+    assert list(perplexities(printed)) == [(0.25, "SGD"), (0.25, "SVRG")]
+    check_picture(tmp_path / "named.png")
+
+
 def losses_at_the_end(printed):
     """By method: the loss, and the passes that it has cost."""
     line = r"^(SGD|SVRG|SVRG, locked) +(\d\S+) after (\d+) passes$"
@@ -393,6 +418,7 @@ def test_locked_noise_options(run_here, tmp_path):
 
 
 @pytest.mark.parametrize("name, arguments, samples", [
+    ("buckets.py", ["--passes", 3, "--lr", 0.5], 384),
     ("distributed.py", ["--epochs", 1], 1792),
     ("lasso_path.py", ["--alphas", 1], 442),
     ("linear_regression.py", ["--passes", 3], 402),

@@ -14,7 +14,8 @@ import logging
 import os
 import re
 import threading
-from typing import Any, Callable, Dict, Iterable, Iterator, NamedTuple, Optional, Set, Tuple
+from types import MappingProxyType
+from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, NamedTuple, Optional, Set, Tuple
 
 import mxnet as mx
 
@@ -81,8 +82,12 @@ def _expand(prefix: Any) -> str:
 def save(
     prefix: Any, epoch: int, write_symbol: Callable[[str], None], write_params: Callable[[str], None],
     write_states: Optional[Callable[[str], None]] = None, sections: Optional[Sections] = None,
+    others: Mapping[str, Callable[[str], None]] = MappingProxyType({}),
 ) -> Paths:  # fmt: skip
-    """Write a checkpoint; with `write_states` and `sections`, one that training can go on from."""
+    """Write a checkpoint; with `write_states` and `sections`, one that training can go on from.
+
+    `others` writes files for others to read, by what their names have behind the prefix.
+    """
     files = _paths(prefix, epoch)
     directory = os.path.dirname(os.path.abspath(files.svrg))
     if not os.path.isdir(directory):
@@ -94,6 +99,9 @@ def save(
         _clear(prefix)
         try:
             _save(files, write_symbol, write_params, write_states, sections)
+            for suffix, write in others.items():
+                _write(prefix + suffix, write)
+                os.replace(prefix + suffix + _NEW, prefix + suffix)
         except Exception:
             _clear(prefix)
             if saves == _of_process.saves:
@@ -242,7 +250,7 @@ def _is_whole(files: Paths) -> bool:
         return False
 
 
-def load(prefix: Any, epoch: int, to_go_on: bool) -> Checkpoint:
+def load(prefix: Any, epoch: int, to_go_on: bool, with_symbol: bool = True) -> Checkpoint:
     """Read a checkpoint; with what it takes to go on training, if asked for.
 
     Raises
@@ -253,7 +261,7 @@ def load(prefix: Any, epoch: int, to_go_on: bool) -> Checkpoint:
         A file is damaged, or isn't the one that was saved with the ``.svrg`` file.
     """
     try:
-        return _retried(lambda: _load(_paths(prefix, epoch), to_go_on))
+        return _retried(lambda: _load(_paths(prefix, epoch), to_go_on, with_symbol))
     except FileNotFoundError as error:
         raise FileNotFoundError("no checkpoint of epoch {}: {} does not exist".format(epoch, error)) from None
 
@@ -270,7 +278,7 @@ def _retried(read: Callable[[], Any]) -> Any:
     raise ValueError("the checkpoint can't be read: another process saves it again and again")
 
 
-def _load(files: Paths, to_go_on: bool) -> Checkpoint:
+def _load(files: Paths, to_go_on: bool, with_symbol: bool) -> Checkpoint:
     problem = ""
     try:
         sections, where, seen = _find(files)
@@ -279,7 +287,7 @@ def _load(files: Paths, to_go_on: bool) -> Checkpoint:
             raise
         sections, where, seen, problem = None, files, {}, str(error)
     with _unchanged(seen):
-        symbol = _decoded(where.symbol, _symbol)
+        symbol = _decoded(where.symbol, _symbol) if with_symbol else None
         arg_params, aux_params = _decoded(where.params, _params)
         states = _decoded(where.states, optimizer_states.read) if to_go_on else None
     return Checkpoint(files, symbol, arg_params, aux_params, states, sections if to_go_on else None, problem)

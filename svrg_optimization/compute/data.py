@@ -7,7 +7,7 @@ is reset, but for an ``NDArrayIter``, whose arrays can be read without the itera
 
 import contextlib
 import weakref
-from typing import Any, Callable, Iterable, Iterator, List, Optional
+from typing import Any, Callable, Iterable, Iterator, List, Optional, Tuple
 
 import mxnet as mx
 
@@ -329,6 +329,14 @@ class Identity:
 def known_samples(data: Any) -> Optional[int]:
     """The number of samples of an NDArrayIter; of other data, None."""
     return int(data.num_data) if isinstance(data, mx.io.NDArrayIter) else None
+
+
+def left_out(data: Any) -> Tuple[int, int]:
+    """How many sentences a BucketSentenceIter has, and how many of them a pass leaves out; 0 and 0 of other data."""
+    if not isinstance(data, mx.rnn.BucketSentenceIter):
+        return 0, 0
+    of_buckets = [len(bucket) for bucket in data.data]
+    return sum(of_buckets), sum(count % data.batch_size for count in of_buckets)
 
 
 def _arrays_of(data: Any) -> List[int]:

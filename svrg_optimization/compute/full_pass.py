@@ -1,5 +1,6 @@
 """A full pass: the sum of all samples' gradients at the snapshot. It owns the data, the networks and the sum."""
 
+import contextlib
 import functools
 import itertools
 from typing import Any, Callable, ContextManager, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
@@ -79,21 +80,18 @@ class FullPass:
             shapes.batch_axes(self._live.data_shapes), shapes.batch_axes(self._live.label_shapes),
             functools.partial(shapes.can_reshape_to, self._live), on_filling,
         )  # fmt: skip
+        self._turns: Iterator[Module] = iter(())
         self._is_first = True
 
     def run(self, source: Source, callbacks: Callbacks, epoch: Optional[int]) -> Tuple[OnDevices, int]:
         """The sums of the gradients, on each device, and the number of samples."""
         totals, samples = full_gradient.zeros_for(internals.gradients(self._live)), 0
-        count = None
-        if not callbacks and self._heads is None:
-            count = self._larger.count(self._live, self._gradient, source.data)
-        add = self._add_batch if count is None else self._add_larger_batch
-        way = self._way.full_pass(self._live, self._live_is_free)
-        with self._states.of_pass(), way as modules, source.read(count) as items:
-            turns = itertools.cycle(modules)
+        count = None if callbacks else self._larger_batches(source.data)
+        add = self.add_batch if count is None else self._add_larger_batch
+        with self._states.of_pass(), self.begun(), source.read(count) as items:
             for nbatch, item in enumerate(items):
                 batch = batches.as_batch(item, source.argument)
-                samples += add(totals, turns, batch, "batch {} of {}".format(nbatch, source.argument))
+                samples += add(totals, batch, "batch {} of {}".format(nbatch, source.argument))
                 if callbacks:
                     # Not kept in a variable: it would be one of its own `locals`, and keep the module in memory.
                     _call_back(callbacks, BatchEndParam(epoch=epoch, nbatch=nbatch, eval_metric=None, locals=locals()))
@@ -104,7 +102,18 @@ class FullPass:
             )
         return totals, samples
 
-    def _add_batch(self, totals: OnDevices, turns: Iterator[Module], batch: Any, name: str) -> int:
+    @contextlib.contextmanager
+    def begun(self) -> Iterator[None]:
+        """The networks take turns, and keep what `run` is to leave alone."""
+        with self._way.full_pass(self._live, self._live_is_free) as modules:
+            self._turns = itertools.cycle(modules)
+            yield
+
+    def _larger_batches(self, data: Any) -> Optional[int]:
+        """In how many batches of more rows than a step's to take these data; None for the iterator's own."""
+        return self._larger.count(self._live, self._gradient, data) if self._heads is None else None
+
+    def add_batch(self, totals: OnDevices, batch: Any, name: str) -> int:
         """Add the gradients of a batch as the iterator gave it; return the number of its true rows."""
         shapes.check(self._live, batch, name)
         if self._states.carried and any(map(batches.padding, batch if isinstance(batch, list) else [batch])):
@@ -113,7 +122,7 @@ class FullPass:
         if self._draws is not None:
             self._draws.next()
         for part in self._true_rows.of(batch):
-            module = next(turns)
+            module = next(self._turns)
             if module is self._live and not shapes.are_bound(module, part):
                 # Its outputs would get another shape.
                 module = self._way.aux
@@ -136,9 +145,9 @@ class FullPass:
         internals.backward(module, self._heads(module, batch) if self._heads is not None else None)
         return internals.gradients(module)
 
-    def _add_larger_batch(self, totals: OnDevices, turns: Iterator[Module], batch: Any, name: str) -> int:
+    def _add_larger_batch(self, totals: OnDevices, batch: Any, name: str) -> int:
         """Add the gradients of a batch of more rows than a step's; return their number."""
-        module = next(turns)
+        module = next(self._turns)
         network = self._larger.network(module)
         (self._way.aux.call if module is self._way.aux else _call)(network.compute, batch)
         full_gradient.add_batch(totals, network.gradients, [1])

@@ -41,6 +41,7 @@ NEEDS: Dict[str, Tuple[str, ...]] = {
     "iter_predict": _READY,
     "update": _OPTIMIZED,
     "update_full_grads": _OPTIMIZED,
+    "switch_bucket": _READY,
     "save_checkpoint": ("params_initialized",),
     "save_params": ("params_initialized",),
     "save_optimizer_states": ("optimizer_initialized",),
@@ -70,7 +71,7 @@ def _guarded(method: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 def ordered(cls: T) -> T:
     """Class decorator: let every method of `NEEDS` say what to call first, where Module has a bare assert."""
-    for name in NEEDS:
+    for name in filter(functools.partial(hasattr, cls), NEEDS):
         attribute = getattr(cls, name)
         if isinstance(attribute, property):
             setattr(cls, name, property(_guarded(name, attribute.fget), doc=attribute.__doc__))  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 import numbers
 import os
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Callable, Mapping, Optional, Sequence, Tuple
 
 import mxnet as mx
 
@@ -162,4 +162,51 @@ def iterates(at: str, devices: int, store: Any) -> None:
     if at != "last" and devices > 1 and store is None:
         raise ValueError(
             "at={!r} with kvstore=None: each of the devices has weights of its own; use kvstore='local'".format(at)
+        )
+
+
+def sym_gen(value: Any) -> Callable[[Any], Tuple[Any, Any, Any]]:
+    """What makes the symbols of buckets, checking what it makes."""
+    if not callable(value):
+        raise TypeError(
+            "sym_gen={!r} must be a function that gets a bucket's key, and returns its symbol and the names of its "
+            "data and its labels".format(value)
+        )
+
+    def checked(bucket_key: Any) -> Tuple[Any, Any, Any]:
+        made = value(bucket_key)
+        if not (isinstance(made, (tuple, list)) and len(made) == 3 and isinstance(made[0], mx.sym.Symbol)):
+            raise TypeError("sym_gen({!r}) returned {!r}, and must return (symbol, data_names, label_names)".format(
+                bucket_key, made))  # fmt: skip
+        return made[0], made[1], made[2]
+
+    return checked
+
+
+def bucket(batch: Any, name: str) -> None:
+    """A batch that says which bucket it is of."""
+    if getattr(batch, "bucket_key", None) is None:
+        raise ValueError(
+            "{} is a {} without a bucket_key; let the iterator give mx.io.DataBatch(..., bucket_key=..., "
+            "provide_data=..., provide_label=...), as mx.rnn.BucketSentenceIter does, or train an SVRGModule".format(
+                name, type(batch).__name__
+            )
+        )
+
+
+def shapes_of_bucket(bucket_key: Any, data_shapes: Any) -> None:
+    """The shapes that a new bucket is bound to."""
+    if data_shapes is None:
+        raise ValueError("bucket_key={!r} is a new bucket, and data_shapes is None: let the batches have provide_data "
+                         "and provide_label".format(bucket_key))  # fmt: skip
+
+
+def parameters_of_bucket(bucket_key: Any, parameters: Sequence[str], default: Sequence[str]) -> None:
+    """The same as those of the default bucket, in the same order: mxnet's optimizers know weights by their number."""
+    if list(parameters) != list(default):
+        raise ValueError(
+            "bucket_key={!r}: sym_gen gave a symbol with the parameters {}, and for default_bucket_key one with {}. A "
+            "full gradient is over all buckets: let them have the same parameters, in the same order".format(
+                bucket_key, ", ".join(parameters), ", ".join(default)
+            )
         )

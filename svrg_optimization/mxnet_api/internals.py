@@ -108,6 +108,16 @@ def wait_for_kvstore(module: Any) -> None:
                     on_devices[0].wait_to_read()
 
 
+def wait_to_free(module: Any) -> None:
+    """Wait as `wait_for_kvstore` does, for a module that is being freed.
+
+    Its arrays can't be asked: the garbage collector may have freed them before.
+    """
+    if module.optimizer_initialized and module._kvstore is not None:
+        with contextlib.suppress(MXNetError):
+            mx.nd.waitall()
+
+
 def optimizer(module: Any) -> Any:
     """The optimizer that init_optimizer installed."""
     return module._optimizer
@@ -485,6 +495,40 @@ def unbind(module: Any) -> None:
 def update_counts(wrapped_optimizer: Any) -> Dict[int, Dict[Any, int]]:
     """The optimizer's number of updates, by device id and by index or key. Its own dict: change it to restore."""
     return wrapped_optimizer._all_index_update_counts
+
+
+# ----------------------------------------------------------------------------------------------------------- buckets
+
+
+def buckets(module: Any) -> Dict[Any, Any]:
+    """The modules of a BucketingModule by their keys. It binds one that isn't bound, when it is switched to."""
+    return module._buckets
+
+
+def current_bucket(module: Any) -> Tuple[Any, Any]:
+    """The key of a BucketingModule's current bucket, and the bucket; None and None if it isn't bound."""
+    return module._curr_bucket_key, module._curr_module
+
+
+def preload_buckets(module: Any, default: Any) -> None:
+    """Let an unbound BucketingModule have the weights of its default bucket, as BucketingModule.load does."""
+    module._curr_module = default
+    module.params_initialized = True
+
+
+def make_symbol(module: Any, bucket_key: Any) -> Tuple[Any, Any, Any]:
+    """What the `sym_gen` of a BucketingModule gives for a bucket: a symbol, and the names of its data and labels."""
+    return module._call_sym_gen(bucket_key)
+
+
+def save_bucket_keys(bucket_keys: List[int], path: str) -> None:
+    """Write keys to a file as BucketingModule.save_checkpoint does."""
+    mx.nd.save(path, mx.nd.array(bucket_keys, dtype=np.int32))
+
+
+def monitor_of_buckets(module: Any) -> Any:
+    """The monitor that is installed in all buckets, or None."""
+    return module._monitor
 
 
 # ----------------------------------------------------------------------------------------------- distributed stores

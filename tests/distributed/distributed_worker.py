@@ -12,9 +12,10 @@ from pathlib import Path
 import mxnet as mx
 import numpy as np
 import oracle
+from bucketing import LONGEST, in_buckets, summed
 from models import OPTIMIZERS, assert_same, iterator, nd, samples, symbol
 
-from svrg_optimization import SVRGModule
+from svrg_optimization import SVRGBucketingModule, SVRGModule
 from svrg_optimization.mxnet_api import internals
 from svrg_optimization.svrg import auto_step
 
@@ -86,7 +87,8 @@ class Training:
         self.prefix = job["directory"] + "/worker{}".format(rank)
         problem = PROBLEMS[job["problem"]]
         data, _ = samples(problem, sum(job["shards"]))
-        self.train = iterator(problem, shards_of(data, job["shards"])[rank], job["batch_size"], job["dtype"])
+        make_train = in_buckets if job["buckets"] else iterator
+        self.train = make_train(problem, shards_of(data, job["shards"])[rank], job["batch_size"], dtype=job["dtype"])
         name, params, _ = OPTIMIZERS.get(job["optimizer"], (job["optimizer"], {}, None))
         self.optimizer = dict(optimizer=name, optimizer_params=params() if callable(params) else params)
         self.optimizer["optimizer_params"] = {**self.optimizer["optimizer_params"], **job["params"]}
@@ -98,6 +100,11 @@ class Training:
     def _module(self, contexts):
         if self.job["plain"]:
             return mx.mod.Module(network(self.job), context=contexts)
+        if self.job["buckets"]:
+            sym_gen, kwargs = summed(PROBLEMS[self.job["problem"]]), {"context": contexts}
+            if self.job["resume"] is None:
+                return SVRGBucketingModule(sym_gen, LONGEST, update_freq=self.job["update_freq"], **kwargs)
+            return SVRGBucketingModule.load(self.prefix, self.job["resume"], sym_gen, LONGEST, True, **kwargs)
         if self.job["resume"] is None:
             return SVRGModule(network(self.job), context=contexts, update_freq=self.job["update_freq"],
                               snapshots=self.job["snapshots"], coefficient=self.job["coefficient"],
@@ -211,13 +218,14 @@ def train(job, rank):
     training = Training(job, rank)
     way = training.train_by_hand if job["by_hand"] else training.fit
     way(store)
-    assert training.module._kvstore.rank == rank
+    trained = training.module._curr_module if job["buckets"] else training.module
+    assert trained._kvstore.rank == rank
     training.save()
     hold(job, rank, "end")
     if not job["plain"]:
         # What takes part in the job until the process ends must not keep the module.
-        lives, _held = weakref.ref(training.module), training.module._workers
-        del training, way
+        lives, _held = weakref.ref(training.module), trained._workers
+        del training, trained, way
         gc.collect()
         assert lives() is None
     else:

@@ -131,13 +131,13 @@ LIMIT, SOON = 240, 15
 # of the store's gradient compression; `exits`: all workers end before they make a store; `halves`: sgd, whose learning
 # rate the program halves after each third step; `fixed`: parameters; `params`: further ones of the optimizer; `tol`: of
 # fit; `probe`: the length of the first step that 'auto' takes; `sets`: the first worker sets its weights;
-# `snapshots` and `coefficient`: arguments of the module.
+# `snapshots` and `coefficient`: arguments of the module; `buckets`: by an SVRGBucketingModule.
 DEFAULTS = dict(
     problem="softmax", optimizer="momentum", shards=[8, 8], batch_size=4, epochs=3, update_freq=2, dtype="float32",
     devices=1, store="dist_sync", by_name=False, default_names=False, weights_by_rank=False, of_rank={}, resume=None,
     hold=None, checkpoints=False, used=False, by_hand=False, plain=False,
     borrows=False, begin_epoch=None, compression=None, exits=False, halves=False, fixed=(), params={}, tol=None,
-    probe=None, sets=False, snapshots=None, coefficient=1,
+    probe=None, sets=False, snapshots=None, coefficient=1, buckets=False,
 )  # fmt: skip
 
 

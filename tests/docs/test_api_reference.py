@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 API = (ROOT / "docs" / "api.md").read_text("utf-8")
 MODULES = [
     "history", "theory", "proximal", "adamw", "step_sizes", "variance_monitor", "diagnosis", "locked_batches",
-    "horovod_store", "launch", "server", "svrg_module", "svrg_optimizer",
+    "horovod_store", "launch", "server", "svrg_bucketing_module", "svrg_module", "svrg_optimizer",
 ]  # fmt: skip
 # What numpydoc finds wrong: no docstring; a summary without a full stop; parameters that aren't there, that aren't
 # described, in another order, without a type, without a meaning; what is returned isn't described; unknown sections.
