@@ -5,7 +5,7 @@ import numpy as np
 import oracle
 from models import nd, symbol
 
-from svrg_optimization.svrg_bucketing_module import SVRGBucketingModule
+from svrg_optimization import SVRGBucketingModule
 
 LENGTHS = (4, 2, 3)
 LONGEST = max(LENGTHS)
@@ -105,12 +105,12 @@ def unrolled(length):
     return mx.sym.SoftmaxOutput(scores, name="softmax"), ["data"], ["softmax_label"]
 
 
-def following_words(normalization="null", ignored=False):
+def following_words(normalization="null", ignored=False, dtype="float64"):
     """The `sym_gen` of a network that predicts each word from the one before, with a loss for each."""
 
     def sym_gen(length):
         words, vectors = mx.sym.Variable("data"), mx.sym.Variable("words_weight", shape=(WORDS, 4))
-        vectors = mx.sym.Embedding(words, vectors, input_dim=WORDS, output_dim=4, dtype="float64")
+        vectors = mx.sym.Embedding(words, vectors, input_dim=WORDS, output_dim=4, dtype=dtype)
         scores = mx.sym.FullyConnected(mx.sym.reshape(vectors, (-1, 4)), num_hidden=WORDS, name="fc")
         label = mx.sym.reshape(mx.sym.Variable("softmax_label"), (-1,))
         loss = mx.sym.SoftmaxOutput(scores, label, use_ignore=ignored, ignore_label=0, normalization=normalization)

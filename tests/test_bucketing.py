@@ -30,10 +30,9 @@ from bucketing import (
 from models import OPTIMIZERS, TOLERANCE, assert_same, nd, samples, symbol, train_steps, weights_of
 
 import svrg_optimization.bucket as bucket_of_training
-from svrg_optimization import AutoStep, BarzilaiBorwein, SVRGModule, VarianceMonitor
+from svrg_optimization import AutoStep, BarzilaiBorwein, LockedBatches, SVRGBucketingModule, SVRGModule, VarianceMonitor
 from svrg_optimization.coefficients import Linear, PerLayer
 from svrg_optimization.schedules import EveryEpochs, EverySteps, Growing, Loopless
-from svrg_optimization.svrg_bucketing_module import SVRGBucketingModule
 
 PROBLEMS = {problem.name: problem for problem in oracle.PROBLEMS}
 SOFTMAX = PROBLEMS["softmax"]
@@ -734,3 +733,27 @@ def test_notices_are_given_once_for_all_buckets(caplog):
     module = ready(pooled_words, train)
     list(itertools.islice(train_plainly(module, train, 20), 110))
     assert sum("updates without a snapshot" in text for text in caplog.messages) == 1
+
+
+def test_locked_batches_of_a_bucket_sentence_iter(caplog):
+    """The steps of a period take the sentences of its full pass, though the iterator leaves out others each time."""
+    random.seed(0)
+    train = LockedBatches(mx.rnn.BucketSentenceIter(language(90, WORDS), 16, buckets=[6, 9], invalid_label=0))
+    sym_gen = following_words(dtype="float32")
+    module, plain = (made(sym_gen, 9) for made in (SVRGBucketingModule, mx.mod.BucketingModule))
+    for each in (module, plain):
+        each.bind(train.provide_data, train.provide_label)
+    module.init_params(mx.init.Uniform(1))
+    module.init_optimizer()
+    plain.init_params(arg_params=module.get_params()[0], aux_params={})
+    for _ in range(2):
+        module.update_full_grads(train)
+        total = 0
+        for each in train:
+            plain.forward_backward(each)
+            total = total + plain._curr_module._exec_group.grad_arrays[1][0].asnumpy()
+        samples_of_pass = module.history[-1].samples
+        assert 0 < samples_of_pass < 90
+        mu = module.full_gradient["fc_weight"].asnumpy()
+        np.testing.assert_allclose(mu * samples_of_pass, total, rtol=1e-5, atol=1e-5)
+    assert "leaves out" not in caplog.text

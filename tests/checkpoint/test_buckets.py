@@ -8,10 +8,9 @@ from bucketing import LONGEST, in_buckets, pooled_words, ready, sentences, summe
 from checkpoint_runs import settings_of
 from models import assert_same, nd, samples, symbol, weights_of
 
-from svrg_optimization import SVRGModule
+from svrg_optimization import SVRGBucketingModule, SVRGModule
 from svrg_optimization.coefficients import PerLayer
 from svrg_optimization.schedules import EverySteps
-from svrg_optimization.svrg_bucketing_module import SVRGBucketingModule
 
 SOFTMAX = oracle.PROBLEMS[2]
 
