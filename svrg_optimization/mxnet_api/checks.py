@@ -187,10 +187,8 @@ def bucket(batch: Any, name: str) -> None:
     """A batch that says which bucket it is of."""
     if getattr(batch, "bucket_key", None) is None:
         raise ValueError(
-            "{} is a {} without a bucket_key; let the iterator give mx.io.DataBatch(..., bucket_key=..., "
-            "provide_data=..., provide_label=...), as mx.rnn.BucketSentenceIter does, or train an SVRGModule".format(
-                name, type(batch).__name__
-            )
+            "{} has no bucket_key; let the iterator give mx.io.DataBatch(..., bucket_key=..., provide_data=..., "
+            "provide_label=...), as mx.rnn.BucketSentenceIter does, or train an SVRGModule".format(name)
         )
 
 
