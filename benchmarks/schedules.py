@@ -34,6 +34,7 @@ from . import logistic, report
 from .auto_step import Arrived, network
 from .families import Problem, solved
 
+PARTS = ("passes", "full gradients")
 TARGETS = (1e-3, 1e-6, 1e-10)
 SEEDS = 5
 # The constant steps, as multiples of 1 / smoothness. SGD needs shorter ones the nearer it is to come.
@@ -290,7 +291,8 @@ def draw(results: Dict[str, List[Row]], path: str) -> None:
                 axes.semilogy(passes, gaps, color=_COLOURS[name], label=name,
                               linewidth=2.4 if name == "EveryEpochs(1)" else 1.4)  # fmt: skip
         longest = max(traces[-1][0][-1][0] for name, _, traces in rows if name != "SGD")
-        axes.set(title=title, xlim=(0, longest), ylim=(TARGETS[-1], 10), ylabel="(f - f*) / f*")
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.set(xlim=(0, longest), ylim=(TARGETS[-1], 10), ylabel="(f - f*) / f*")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     panels[-1].set_xlabel("gradient evaluations / n  (passes)")
@@ -307,6 +309,7 @@ _MAKE = {"breast_cancer": lambda n: breast_cancer(), "digits": lambda n: digits(
 def main(arguments: Optional[List[str]] = None) -> None:
     """Measure, print the tables in Markdown, and draw the picture."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.schedules", description=main.__doc__)
+    parser.add_argument("--only", choices=PARTS, help="one of the two parts")
     parser.add_argument("--problems", nargs="+", choices=list(_MAKE), default=list(_MAKE))
     parser.add_argument("--methods", nargs="+", metavar="NAME", choices=list(methods(64, 1, 0)), help="default all")
     parser.add_argument("--n", type=int, default=ROWS, help="rows of the generated data (default: {:,})".format(ROWS))
@@ -318,16 +321,16 @@ def main(arguments: Optional[List[str]] = None) -> None:
     chosen = parser.parse_args(arguments)
     print(report._about({"environment": report.environment(), "settings": chosen.__dict__}) + "\n", flush=True)
     results = {}
-    for name in chosen.problems:
+    for name in chosen.problems if chosen.only != PARTS[1] else ():
         case = _MAKE[name](chosen.n)
         case = case._replace(most=chosen.passes or case.most)
         title = "{}: {:,} rows, batches of {}".format(name, len(case.problem.y), case.rows)
         results[title] = compare(case, chosen.seeds, chosen.methods)
         print("Passes, {}:\n\n{}\n".format(title, table(results[title])), flush=True)
-        if name == "generated":
-            costs = costs_of_growing(case, chosen.rounds)
-            print("Full gradients of Growing(n / 64), {}:\n\n{}\n".format(title, costs), flush=True)
-    if chosen.picture:
+    if chosen.only != PARTS[0]:
+        costs = costs_of_growing(generated(chosen.n), chosen.rounds)
+        print("Full gradients of Growing(n / 64), generated, {:,} rows:\n\n{}\n".format(chosen.n, costs))
+    if chosen.picture and results:
         draw(results, chosen.picture)
 
 
