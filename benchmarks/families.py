@@ -21,10 +21,11 @@ class Problem(NamedTuple):
     y: Any
     decay: float
     minimum: float = 0.0
+    classes: int = CLASSES
 
     @property
     def shape(self) -> Any:
-        return (CLASSES if self.loss == "softmax" else 1, self.x.shape[1])
+        return (self.classes if self.loss == "softmax" else 1, self.x.shape[1])
 
     def objective(self, w: Any) -> float:
         w = w.reshape(self.shape).astype(np.float64)
@@ -99,7 +100,11 @@ def make(family: str, loss: str, decay: float, n: int = 2000, d: int = 30, seed:
         y = (rng.random(n) < 1 / (1 + np.exp(-z[:, 0]))).astype(float)
     else:
         y = (z + rng.gumbel(size=z.shape)).argmax(1).astype(float)
-    problem = Problem(family, loss, x, y, decay / n)
+    return solved(Problem(family, loss, x, y, decay / n))
+
+
+def solved(problem: Problem) -> Problem:
+    """The problem, with the value of its minimum."""
     return problem._replace(minimum=problem.objective(_newton(problem)))
 
 

@@ -109,6 +109,28 @@ def batches(x, y, batch_size):
     return mx.io.NDArrayIter(x, y, batch_size, label_name="label")
 
 
+def shuffled_batches(x, y, batch_size, dtype="float64", seed=0):
+    """Return an iterator with a new random order each epoch; NDArrayIter(shuffle=True) would always be float32."""
+    import mxnet as mx
+
+    class Shuffled(mx.io.DataIter):
+        def __init__(self):
+            super().__init__(batch_size)
+            self.x, self.y = mx.nd.array(x, dtype=dtype), mx.nd.array(y, dtype=dtype)
+            self.random = np.random.default_rng(seed)
+            self.reset()
+            self.provide_data, self.provide_label = self.batches.provide_data, self.batches.provide_label
+
+        def reset(self):
+            order = mx.nd.array(self.random.permutation(len(self.y)), dtype="int64")
+            self.batches = mx.io.NDArrayIter(self.x.take(order), self.y.take(order), batch_size, label_name="label")
+
+        def next(self):
+            return self.batches.next()
+
+    return Shuffled()
+
+
 def digits():
     """Return scikit-learn's 1797 images of handwritten digits: the pixels, centred and of unit size, and the digits."""
     from sklearn.datasets import load_digits

@@ -110,26 +110,6 @@ class Loss:
         return np.mean(np.log1p(self.p * np.expm1(z)) - self.p * z) + self.wd / 2 * away @ away
 
 
-class Shuffled(mx.io.DataIter):
-    """An NDArrayIter in a new random order each epoch, of any type: with shuffle=True it would always be float32."""
-
-    def __init__(self, x, y, batch_size, dtype):
-        super().__init__(batch_size)
-        self.x, self.y = mx.nd.array(x, dtype=dtype), mx.nd.array(y, dtype=dtype)
-        self.random = np.random.default_rng(0)
-        self.reset()
-        self.provide_data, self.provide_label = self.batches.provide_data, self.batches.provide_label
-
-    def reset(self):
-        """Start again, in another order."""
-        order = mx.nd.array(self.random.permutation(len(self.y)), dtype="int64")
-        self.batches = mx.io.NDArrayIter(self.x.take(order), self.y.take(order), self.batch_size, label_name="label")
-
-    def next(self):
-        """Return the next batch."""
-        return self.batches.next()
-
-
 def network():
     """Return the symbol of a linear model with a logistic loss."""
     # mxnet leaves biases out of the weight decay. With it on all parameters there is a certificate.
@@ -187,7 +167,7 @@ def train(name, dtype, step, x, y, loss):
 
     # The seconds follow on the same line, unless the log comes first.
     print("{:11} {} ...".format(name, dtype), end="\n" if args.verbose else " ", flush=True)
-    data = Shuffled(x, y, args.batch_size, dtype)
+    data = _common.shuffled_batches(x, y, args.batch_size, dtype)
     watch.start()
     module.fit(
         data,

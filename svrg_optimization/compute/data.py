@@ -6,12 +6,16 @@ is reset, but for an ``NDArrayIter``, whose arrays can be read without the itera
 """
 
 import contextlib
+import itertools
 import weakref
-from typing import Any, Callable, Iterable, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import mxnet as mx
 
 from ..locked_batches import LockedBatches
+
+# How much of a part of the rows is copied at once, in bytes.
+COPIED_AT_ONCE = 1 << 23
 
 # ------------------------------------------------------------------------------------------- the arrays of an iterator
 
@@ -46,24 +50,29 @@ def views(data: mx.io.NDArrayIter) -> Iterator[mx.io.DataBatch]:
             yield batch
 
 
-def regrouped(data: mx.io.NDArrayIter, count: Optional[int] = None) -> Iterator[mx.io.DataBatch]:
-    """The samples of an NDArrayIter, each once, wherever the iterator is.
+def regrouped(
+    data: mx.io.NDArrayIter, count: Optional[int] = None, rows: Optional[Sequence[int]] = None
+) -> Iterator[mx.io.DataBatch]:
+    """The samples of an NDArrayIter, each once, wherever the iterator is; only those of `rows`, if these are given.
 
     As views, in so many batches, the first ones perhaps of a row more; without `count` in batches of the iterator's
-    size, the last one padded if need be.
+    size, the last one padded if need be. Of `rows` copies, in batches that aren't larger.
     """
+    samples = data.num_data if rows is None else len(rows)
     if count is None:
-        whole_batches, rest = divmod(data.num_data, data.batch_size)
+        whole_batches, rest = divmod(samples, data.batch_size)
         sizes = [data.batch_size] * whole_batches
     else:
-        rows, longer = divmod(data.num_data, count)
-        sizes, rest = [rows + 1] * longer + [rows] * (count - longer), 0
+        count = count if rows is None else _count_of_copies(data, count, samples)
+        of_each, longer = divmod(samples, count)
+        sizes, rest = [of_each + 1] * longer + [of_each] * (count - longer), 0
     start = 0
     for size in sizes:
-        yield _view(data, start, size)
+        yield _view(data, start, size) if rows is None else _copied(data, rows[start : start + size])
         start += size
     if rest:
-        yield _padded(data, start)
+        padded = [row % samples for row in range(start, start + data.batch_size)]
+        yield _copied(data, padded if rows is None else [rows[row] for row in padded], pad=data.batch_size - rest)
 
 
 def _view(data: mx.io.NDArrayIter, start: int, rows: int) -> mx.io.DataBatch:
@@ -71,12 +80,19 @@ def _view(data: mx.io.NDArrayIter, start: int, rows: int) -> mx.io.DataBatch:
     return mx.io.DataBatch(*([array[start : start + rows] for _, array in pairs] for pairs in sources), pad=0)
 
 
-def _padded(data: mx.io.NDArrayIter, start: int) -> mx.io.DataBatch:
-    end = start + data.batch_size
-    rows = mx.nd.array([row % data.num_data for row in range(start, end)], dtype="int32")
-    sources = data.data, data.label
-    taken = ([mx.nd.take(array, rows.as_in_context(array.context)) for _, array in pairs] for pairs in sources)
-    return mx.io.DataBatch(*taken, pad=end - data.num_data)
+def _copied(data: mx.io.NDArrayIter, numbers: Sequence[int], pad: int = 0) -> mx.io.DataBatch:
+    rows, sources = mx.nd.array(numbers, dtype="int64"), (data.data, data.label)
+    taken = [[mx.nd.take(array, rows.as_in_context(array.context)) for _, array in pairs] for pairs in sources]
+    for array in itertools.chain(*taken):
+        # MXNet would copy all batches before it computes with the first one: new memory takes longer than the copies.
+        array.wait_to_read()
+    return mx.io.DataBatch(*taken, pad=pad)
+
+
+def _count_of_copies(data: mx.io.NDArrayIter, count: int, samples: int) -> int:
+    """In how many batches to copy a part of the samples, of which all would be taken in `count` views."""
+    of_row = sum(array[:1].size * array.dtype().itemsize for _, array in [*data.data, *data.label])
+    return min(samples, max(-(-count * samples // data.num_data), -(-of_row * samples // COPIED_AT_ONCE)))
 
 
 # ------------------------------------------------------------------------------------------------- reading an iterator
@@ -84,8 +100,9 @@ def _padded(data: mx.io.NDArrayIter, start: int) -> mx.io.DataBatch:
 
 @contextlib.contextmanager
 def whole(
-    data: Any, at_start: bool = False, in_place: bool = False, count: Optional[int] = None
-) -> Iterator[Iterable[Any]]:
+    data: Any, at_start: bool = False, in_place: bool = False, count: Optional[int] = None,
+    rows: Optional[Sequence[int]] = None,
+) -> Iterator[Iterable[Any]]:  # fmt: skip
     """All batches, once; an iterator is left at its start.
 
     An NDArrayIter that discards the rows of its last batch, or keeps them for the next epoch, gives them too.
@@ -99,6 +116,8 @@ def whole(
         Whether the iterator must stay where it is.
     count : int, optional
         For `regrouped`.
+    rows : sequence of int, optional
+        For `regrouped`; of an NDArrayIter only.
 
     Raises
     ------
@@ -107,7 +126,7 @@ def whole(
     """
     if can_view(data):
         try:
-            yield regrouped(data, count)
+            yield regrouped(data, count, rows)
         finally:
             if not in_place:
                 _leave_at_start(data, unless_begun=at_start)

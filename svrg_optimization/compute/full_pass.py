@@ -29,17 +29,19 @@ class Source(NamedTuple):
     """The data of a full pass.
 
     `argument` is the name of the argument that they were given as, for errors. `at_start` says whether the iterator is
-    known to be at its start. With `in_place`, the iterator stays where it is.
+    known to be at its start. With `in_place`, the iterator stays where it is. `rows` are the numbers of those to be
+    read of an NDArrayIter, if not all.
     """
 
     data: Any
     argument: str = "train_data"
     at_start: bool = False
     in_place: bool = False
+    rows: Optional[Sequence[int]] = None
 
     def read(self, count: Optional[int]) -> ContextManager[Iterable[Any]]:
         """All batches, once; of an NDArrayIter, in so many."""
-        return data_of_pass.whole(self.data, self.at_start, self.in_place, count)
+        return data_of_pass.whole(self.data, self.at_start, self.in_place, count, self.rows)
 
 
 class Network(NamedTuple):

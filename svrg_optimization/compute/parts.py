@@ -1,9 +1,6 @@
 """Which part of the data a full pass goes over: all, or rows that a schedule draws."""
 
-from collections import OrderedDict
 from typing import Any, NamedTuple
-
-import mxnet as mx
 
 from ..svrg.clock import Clock
 from ..svrg.schedules import Growing
@@ -49,18 +46,4 @@ def growing_part(schedule: Growing, source: Source, clock: Clock, workers: Any) 
         return Part(source)
     rows = schedule.rows(clock, samples, own, workers.rank)
     read_by_all = int(workers.sum_later(float(len(rows)))())
-    return Part(source._replace(data=_of_rows(source.data, rows)), own / len(rows), read_by_all, False)
-
-
-def _of_rows(source: mx.io.NDArrayIter, rows: Any) -> mx.io.NDArrayIter:
-    """An iterator over some of the rows, in batches of the same size."""
-    data_and_label = (
-        OrderedDict(
-            (name, mx.nd.take(array, mx.nd.array(rows, ctx=array.context, dtype="int64"))) for name, array in pairs
-        )
-        for pairs in (source.data, source.label)
-    )
-    found = mx.io.NDArrayIter(*data_and_label, batch_size=min(source.batch_size, len(rows)))
-    # NDArrayIter itself refuses a batch that is larger than the data; a full pass pads it.
-    found.batch_size = source.batch_size
-    return found
+    return Part(source._replace(rows=rows), own / len(rows), read_by_all, False)

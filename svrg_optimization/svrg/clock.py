@@ -4,7 +4,7 @@ from typing import Any, Dict, Optional
 
 
 class Clock:
-    """Counts epochs, steps, gradient evaluations and snapshots.
+    """Counts epochs, steps, gradient evaluations and snapshots; schedules and coefficients read it.
 
     Attributes
     ----------
@@ -52,27 +52,59 @@ class Clock:
         return self.steps - (self.last_step or 0)
 
     def begin_epoch(self, number: int) -> None:
-        """Epoch `number` begins."""
+        """Note that an epoch begins.
+
+        Parameters
+        ----------
+        number : int
+            Of the epoch.
+        """
         self.epoch, self.steps_at_epoch = number, self.steps
 
     def begin_period(self, steps_per_epoch: float, period: float = 1.0) -> None:
-        """A snapshot has been taken, to be kept for about so many epochs."""
+        """Note that a snapshot has been taken.
+
+        Parameters
+        ----------
+        steps_per_epoch : float
+            How many steps an epoch has.
+        period : float, default 1.0
+            How many epochs the snapshot is to be kept, on average.
+        """
         self.snapshots, self.last_step, self.period = self.snapshots + 1, self.steps, period
         self.first_step = self.steps if self.first_step is None else self.first_step
         self.last_epoch = self.epoch + (self.steps - self.steps_at_epoch) / steps_per_epoch
 
     def evaluated(self, rows: int) -> None:
-        """The gradients of so many rows have been computed."""
+        """Note that gradients of samples have been computed.
+
+        Parameters
+        ----------
+        rows : int
+            How many.
+        """
         self.evaluations += rows
 
     def step(self) -> None:
-        """The weights have been updated."""
+        """Note that the weights have been updated."""
         self.steps += 1
 
     def state(self) -> Dict[str, Any]:
-        """What `restore` takes."""
+        """Give what `restore` takes.
+
+        Returns
+        -------
+        dict
+            The attributes.
+        """
         return dict(vars(self))
 
     def restore(self, state: Dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Go on from a state.
+
+        Parameters
+        ----------
+        state : dict
+            What `state` gave.
+        """
         vars(self).update(state)

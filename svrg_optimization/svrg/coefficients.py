@@ -29,12 +29,17 @@ class Coefficient(abc.ABC):
 
     @abc.abstractmethod
     def at(self, clock: Clock) -> Alpha:
-        """The coefficient of the coming step: a number, or a dict with one for each parameter.
+        """Give the coefficient of the coming step.
 
         Parameters
         ----------
         clock : Clock
             How far training has come.
+
+        Returns
+        -------
+        float or dict of str to float
+            A number, or one for each parameter; a parameter that isn't there has 1.
         """
 
     def look(  # noqa: B027 - most learn nothing
@@ -60,11 +65,23 @@ class Coefficient(abc.ABC):
         return settings.described(self.settings())
 
     def settings(self) -> Dict[str, Any]:
-        """The class and its arguments, from which `from_settings` makes an equal one."""
+        """Give the class and its arguments, by which workers compare coefficients and a checkpoint makes an equal one.
+
+        Returns
+        -------
+        dict
+            The name under "class", and the attributes whose names don't begin with an underscore.
+        """
         return {"class": type(self).__name__, **{name: value for name, value in vars(self).items() if name[0] != "_"}}
 
     def state(self) -> Dict[str, Any]:
-        """What `restore` takes."""
+        """Give what is needed to go on, for a checkpoint.
+
+        Returns
+        -------
+        dict
+            Numbers, texts and lists of them, and dicts of arrays.
+        """
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - most have no state

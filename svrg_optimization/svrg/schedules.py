@@ -58,26 +58,36 @@ class Schedule(abc.ABC):
 
     @abc.abstractmethod
     def due(self, clock: Clock) -> bool:
-        """Whether a snapshot is to be taken before the coming step. The first one is, after the warm start.
+        """Say whether a snapshot is to be taken before the coming step; the first one is, after the warm start.
 
         Parameters
         ----------
         clock : Clock
             How far training has come.
+
+        Returns
+        -------
+        bool
+            The same on all workers, and after a checkpoint: it depends on the clock alone.
         """
 
     @abc.abstractmethod
     def period(self, steps_per_epoch: float) -> float:
-        """How many epochs a snapshot is kept, on average.
+        """Say how many epochs a snapshot is kept, on average.
 
         Parameters
         ----------
         steps_per_epoch : float
             How many steps an epoch has.
+
+        Returns
+        -------
+        float
+            The number of epochs.
         """
 
     def part(self, clock: Clock, samples: int) -> int:
-        """Over how many of the samples of all workers the coming full gradient is the mean: all, by default.
+        """Say over how many of the samples of all workers the coming full gradient is the mean.
 
         Parameters
         ----------
@@ -85,6 +95,11 @@ class Schedule(abc.ABC):
             How far training has come.
         samples : int
             How many there are.
+
+        Returns
+        -------
+        int
+            All of them, but for `Growing`.
         """
         return samples
 
@@ -92,7 +107,13 @@ class Schedule(abc.ABC):
         return settings.described(self.settings())
 
     def settings(self) -> Dict[str, Any]:
-        """The class and its arguments, from which `from_settings` makes an equal one."""
+        """Give the class and its arguments, by which workers compare schedules and a checkpoint makes an equal one.
+
+        Returns
+        -------
+        dict
+            The name under "class", and the attributes.
+        """
         return {"class": type(self).__name__, **vars(self)}
 
 
@@ -105,8 +126,12 @@ class EveryEpochs(Schedule):
     ----------
     k : int
         The number of epochs between two snapshots, at least 1.
-    warm_start, at, seed
-        As in `Schedule`.
+    warm_start : int, default 0
+        How many epochs of plain steps come first.
+    at : {'last', 'average', 'random'}, default 'last'
+        Which iterate becomes the snapshot, see `Schedule`.
+    seed : int, default 0
+        Of what is drawn: the random iterate.
 
     Raises
     ------
@@ -160,8 +185,12 @@ class EverySteps(Schedule):
     ----------
     k : int
         The number of steps between two snapshots, at least 1: m of Johnson & Zhang (2013, figure 1).
-    warm_start, at, seed
-        As in `Schedule`.
+    warm_start : int, default 0
+        How many epochs of plain steps come first.
+    at : {'last', 'average', 'random'}, default 'last'
+        Which iterate becomes the snapshot, see `Schedule`.
+    seed : int, default 0
+        Of what is drawn: the random iterate.
 
     Raises
     ------
@@ -218,7 +247,7 @@ class Loopless(Schedule):
     seed : int, default 0
         Of the coins. The coin after step t depends on seed and t only.
     warm_start : int, default 0
-        As in `Schedule`.
+        How many epochs of plain steps come first.
 
     Raises
     ------
@@ -233,11 +262,11 @@ class Loopless(Schedule):
     Examples
     --------
     >>> clock, schedule, taken = Clock(), Loopless(0.25, seed=0), []
-    >>> for _ in range(12):
+    >>> for _ in range(100):
     ...     clock.step()
     ...     taken.append(schedule.due(clock))
     >>> sum(taken)
-    4
+    22
     """
 
     within_epochs = True
@@ -292,8 +321,12 @@ class Growing(EveryEpochs):
         By how much a part is larger than the one before; above 1.
     k : int, default 1
         The number of epochs between two snapshots.
-    warm_start, at, seed
-        As in `Schedule`; `seed` is for the rows, too.
+    warm_start : int, default 0
+        How many epochs of plain steps come first.
+    at : {'last', 'average', 'random'}, default 'last'
+        Which iterate becomes the snapshot, see `Schedule`.
+    seed : int, default 0
+        Of what is drawn: the rows, and the random iterate.
 
     Raises
     ------
@@ -339,7 +372,7 @@ class Growing(EveryEpochs):
         return min(samples, math.ceil(self.first * self.factor**clock.snapshots))
 
     def rows(self, clock: Clock, samples: int, own: int, rank: int) -> Any:
-        """The numbers of the rows that a worker with so many of the samples takes, in order.
+        """Draw the rows that a worker with so many of the samples takes.
 
         Parameters
         ----------
@@ -353,10 +386,12 @@ class Growing(EveryEpochs):
         Returns
         -------
         array of int
+            Their numbers, in order.
         """
         count = min(own, -(-own * self.part(clock, samples) // samples))
-        drawn = generator(self.seed, clock.snapshots * 2**20 + rank).permutation(own)
-        return np.sort(drawn[:count])
+        is_drawn = np.zeros(own, dtype=bool)
+        is_drawn[generator(self.seed, clock.snapshots * 2**20 + rank).permutation(own)[:count]] = True
+        return np.flatnonzero(is_drawn)
 
 
 KINDS: Tuple[Type[Schedule], ...] = (EveryEpochs, EverySteps, Loopless, Growing)

@@ -54,6 +54,32 @@ def test_views_are_the_batches_that_the_iterator_gives(handling, n, shuffle, lab
     assert given(data_of_pass.views) == given(iter)
 
 
+@pytest.mark.parametrize("at_once", [10**6, 48])
+@pytest.mark.parametrize("count", [None, 1, 3])
+@pytest.mark.parametrize("rows", [[2], [0, 3, 4], [1, 2, 5, 6, 8, 9, 10], list(range(11))], ids=len)
+def test_a_part_of_the_rows_is_read_once(rows, count, at_once, monkeypatch):
+    monkeypatch.setattr(data_of_pass, "COPIED_AT_ONCE", at_once)
+    x = nd(np.arange(22.0).reshape(11, 2))
+    data = mx.io.NDArrayIter(x, nd(np.arange(11)), 4)
+    next(data)
+    with data_of_pass.whole(data, in_place=True, count=count, rows=rows) as batches:
+        batches = [(batch, batch.label[0].asnumpy().astype(int).tolist()) for batch in batches]
+    true_rows = [row for batch, labels in batches for row in labels[: len(labels) - batch.pad]]
+    assert true_rows == rows
+    sizes = [len(labels) for _, labels in batches]
+    if count is None:
+        assert sizes == [4] * -(-len(rows) // 4)
+        assert [batch.pad for batch, _ in batches] == [0] * (len(sizes) - 1) + [-len(rows) % 4]
+    else:
+        # A row has 24 bytes. All rows would come in `count` batches.
+        assert max(sizes) <= min(-(-11 // count), max(1, at_once // 24))
+        assert {batch.pad for batch, _ in batches} == {0}
+    for batch, labels in batches:
+        assert set(labels) <= set(rows)
+        np.testing.assert_array_equal(batch.data[0].asnumpy(), x.asnumpy()[labels])
+    assert data.cursor == 0, "the iterator stays where it is"
+
+
 class Own(mx.io.DataIter):
     """Nobody knows where its data lie."""
 

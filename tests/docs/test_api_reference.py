@@ -14,9 +14,16 @@ import svrg_optimization
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 API = (ROOT / "docs" / "api.md").read_text("utf-8")
 MODULES = [
-    "history", "theory", "proximal", "adamw", "step_sizes", "variance_monitor", "diagnosis", "locked_batches",
-    "horovod_store", "launch", "server", "svrg_bucketing_module", "svrg_module", "svrg_optimizer",
+    "schedules", "coefficients", "history", "theory", "proximal", "adamw", "step_sizes", "variance_monitor",
+    "diagnosis", "locked_batches", "horovod_store", "launch", "server", "svrg_bucketing_module", "svrg_module",
+    "svrg_optimizer",
 ]  # fmt: skip
+# Where users import from what the algorithm's package has.
+IMPORTED_FROM = {
+    "svrg_optimization.svrg.clock": "svrg_optimization.schedules",
+    "svrg_optimization.svrg.schedules": "svrg_optimization.schedules",
+    "svrg_optimization.svrg.coefficients": "svrg_optimization.coefficients",
+}
 # What numpydoc finds wrong: no docstring; a summary without a full stop; parameters that aren't there, that aren't
 # described, in another order, without a type, without a meaning; what is returned isn't described; unknown sections.
 CHECKS = {"GL06", "GL07", "GL08", "SS03", "PR01", "PR02", "PR03", "PR04", "PR07", "PR10", "RT01", "RT03"}
@@ -76,15 +83,20 @@ def documented():
     return found
 
 
+def is_of_public_base(cls, member):
+    """Whether a class that users may derive from, in the same module, has this member: then it is described there."""
+    return any(member in vars(base) for base in cls.__mro__[1:] if base.__module__ in IMPORTED_FROM)
+
+
 def full_names(thing):
     """A public name and those of its members, as docs/api.md has them."""
     home = "svrg_optimization" if thing is svrg_optimization.SVRGModule else thing.__module__
-    name = "{}.{}".format(home, thing.__name__)
+    name = "{}.{}".format(IMPORTED_FROM.get(home, home), thing.__name__)
     # Of what an optimizer or a schedule inherits from mxnet, nothing is different. Classes that aren't for direct use
     # show what they like.
     shown = [
         "{}.{}".format(name, member) for member, value in members(thing).items()
-        if thing is svrg_optimization.SVRGModule or not is_of_mxnet(value)
+        if thing is svrg_optimization.SVRGModule or not (is_of_mxnet(value) or is_of_public_base(thing, member))
     ] if inspect.isclass(thing) and not thing.__name__.startswith("_") else []  # fmt: skip
     return [name, *shown]
 
