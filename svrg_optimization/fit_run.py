@@ -52,7 +52,7 @@ class FitRun:
                     "snapshot_data={!r} has other draws than train_data, which is LockedBatches, and these would stay "
                     "locked for ever: leave snapshot_data out".format(snapshot_data)
                 )
-        if schedule.within_epochs and snapshot_data is None and not data.can_view(self._train_data):
+        if schedule.within_epochs and self._data is self._train_data and not data.can_view(self._train_data):
             raise ValueError(
                 "snapshots={}: a snapshot in the middle of an epoch needs data that can be read there, and train_data "
                 "is a {}; give fit() snapshot_data, another iterator over the same samples".format(
@@ -71,9 +71,10 @@ class FitRun:
             if other_data and module._steps is not None:
                 module._steps.begin_anew()
             self._steps = self.agree_on_steps(other_data)
+        other_data = other_data and not module._is_warm_start
         if self._wants_snapshots and (other_data or module._next_snapshot_is_due()):
             self._take_snapshot(Source(self._data, self._argument, at_start=True), epoch)
-        elif isinstance(self._train_data, LockedBatches) and (module._is_plain or not module._snapshot.taken):
+        elif isinstance(self._train_data, LockedBatches) and (module._is_plain or module._is_warm_start):
             # No full gradient has these draws.
             self._train_data.redraw()
         return self._steps

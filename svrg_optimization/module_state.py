@@ -6,9 +6,8 @@ from .checkpoint import files, optimizer_states, position
 from .checkpoint.svrg_file import Sections
 from .distributed.states_on_servers import as_servers_have_them
 from .mxnet_api import internals
-from .svrg import coefficients, schedules
-from .svrg.coefficients import Coefficient
-from .svrg.schedules import EveryEpochs, Schedule
+from .svrg import coefficients, schedules, settings
+from .svrg.schedules import EveryEpochs
 
 _LOST = (
     "the checkpoint's {0} can't be made from it: {1}. Give it again: SVRGModule.load(..., {0}=...), or load with "
@@ -72,21 +71,23 @@ def restore_snapshot(module: Any, sections: Sections) -> None:
     module._snapshot.restore(sections["snapshot"], module._mod_aux, internals.contexts(module))
     # Files before format 3 have no history and no sections of devices; the first ones of it no coefficient.
     module._progress.restore(sections.get("history", {"records": []}))
-    _restore_alike(
-        module._schedule, sections.get("schedule", {}).get("snapshots"), module._iterates, sections, "iterates"
-    )
-    saved = sections.get("coefficient", {})
-    _restore_alike(module._coefficient, saved.get("settings"), module._coefficient, sections, "coefficient")
+    saved = sections["schedule"].get("snapshots")
+    _restore_if_alike(module._iterates, sections.get("iterates", {}), module._schedule, saved, module.logger)
+    state = dict(sections.get("coefficient", {}))
+    saved = state.pop("settings", None)
+    _restore_if_alike(module._coefficient, state, module._coefficient, saved, module.logger)
     internals.set_arrays(module, sections.get("devices", {}), auxiliary_only=True)
     internals.set_arrays(module._mod_aux, sections.get("devices of the snapshot", {}))
 
 
-def _restore_alike(
-    maker: "Schedule | Coefficient", saved: Optional[Dict[str, Any]], part: Any, sections: Sections, name: str
-) -> None:
-    """Restore a part, if what it comes from has the settings that were saved: the user may have given others."""
-    if saved is not None and saved == maker.settings():
-        part.restore(sections[name])
+def _restore_if_alike(part: Any, state: Sections, maker: Any, saved: Optional[Dict[str, Any]], logger: Any) -> None:
+    """Restore a part, if its maker has the settings that were saved: the user may have given another one."""
+    if not state or saved is None:
+        return
+    if saved == maker.settings():
+        part.restore(state)
+    else:
+        logger.info("%r isn't that of the checkpoint, %s, and begins anew", maker, settings.described(saved))
 
 
 def restore_optimizer(module: Any, saved: files.Checkpoint) -> None:

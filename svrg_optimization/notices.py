@@ -20,6 +20,10 @@ OTHER_SAMPLES = (
     "ImageDetRecordIter need round_batch=False; LibSVMIter, MNISTIter and ImageRecordIter need a batch size that "
     "divides the number of rows. Or give fit() other data over the same samples, an NDArrayIter say, as snapshot_data"
 )
+IN_THE_MIDDLE = (
+    "a full pass in the middle of an epoch has read %s to its end, and reset it: a loop over the same iterator begins "
+    "anew. Give update_full_grads() another iterator over the same samples, or an NDArrayIter"
+)
 FILLED_UP = (
     "a batch with padded rows was filled up with copies of a row, since the network can't take the true rows alone. "
     "The full gradient is exact only if rows don't influence each other, which isn't known of %s; let the batch size "

@@ -258,20 +258,26 @@ class SVRGModule(Module):
         """
         if epoch is not None:
             self._clock.begin_epoch(int(epoch))
+        elif self._snapshot.taken and self._clock.last_step == self._clock.steps:
+            # It has been taken.
+            return False
         return not self._is_plain and self._next_snapshot_is_due()
 
     def _next_snapshot_is_due(self) -> bool:
-        if self._clock.epoch < self._schedule.warm_start:
+        if self._is_warm_start:
             return False
-        return not self._snapshot.taken or self._schedule.due(self._clock)
+        # Plain steps of a warm start have made an older snapshot worthless.
+        is_first = not self._snapshot.taken or (self._schedule.warm_start > 0 and self._clock.last_step is None)
+        return is_first or self._schedule.due(self._clock)
 
     def _plan_in_numbers(self) -> Dict[str, int]:
         """When snapshots are taken and how gradients are corrected, for other workers to compare."""
         schedule, coefficient = self._schedule.settings(), self._coefficient.settings()
-        k = getattr(self._schedule, "k", 1)
-        is_default = schedule == EveryEpochs(k).settings()
+        is_default = type(self._schedule) is EveryEpochs and schedule == EveryEpochs(self.update_freq).settings()
         return {
-            **({"update_freq": k} if is_default else {"snapshots=": as_number(sorted(schedule.items()))}),
+            **(
+                {"update_freq": self.update_freq} if is_default else {"snapshots=": as_number(sorted(schedule.items()))}
+            ),
             "coefficient": 1 if coefficient == Constant(1).settings() else as_number(sorted(coefficient.items())),
         }
 
@@ -397,8 +403,7 @@ class SVRGModule(Module):
         else:
             if not sharer._mod_aux.params_initialized:
                 sharer._mod_aux.set_params(*sharer.get_params())
-            self._snapshot = sharer._snapshot
-            self._draws.follow(sharer._draws)
+            self._share_training(sharer)
             way = ways.for_sharer_of(sharer._way, self)
             placed = internals.contexts(sharer._mod_aux)
         internals.place(self._mod_aux, placed)
@@ -417,6 +422,15 @@ class SVRGModule(Module):
         if self._restoring is not None and self._restoring.sections is not None:
             module_state.restore_snapshot(self, self._restoring.sections)
         self._snapshot.convert(internals.gradients(self))
+
+    def _share_training(self, sharer: "SVRGModule") -> None:
+        """Have one snapshot with another module, and count its steps together; settings of the same value are one."""
+        self._snapshot, self._clock = sharer._snapshot, sharer._clock
+        self._draws.follow(sharer._draws)
+        if self._schedule.settings() == sharer._schedule.settings():
+            self._schedule, self._iterates = sharer._schedule, sharer._iterates
+        if self._coefficient.settings() == sharer._coefficient.settings():
+            self._coefficient = sharer._coefficient
 
     def _grad_req_of_snapshot(self, grad_req: Any) -> Any:
         if not isinstance(grad_req, (str, dict)):
@@ -528,6 +542,8 @@ class SVRGModule(Module):
             self._note_new_weights()
 
     def _note_new_weights(self) -> None:
+        # What comes has nothing to do with the iterates of before.
+        self._iterates.begin_period()
         if self._steps is not None:
             self._steps.note_move()
 
@@ -607,6 +623,7 @@ class SVRGModule(Module):
         )
         if self._schedule.at != "last":
             self._workers.check_settable()
+            checks.weights_can_be_set(self._schedule.at, self._users_optimizer())
         # Before states are made.
         self._workers.pass_on_settings()
         internals.optimizer(self).prepared = PreparedSGD()
@@ -747,12 +764,10 @@ class SVRGModule(Module):
         as_bound = shapes.check(self, data_batch)
         self._batch, self._corrected, self._passes = data_batch, False, self._snapshot.passes
         batch = data_batch if as_bound else batches.for_module(self, data_batch)
-        corrects = self._snapshot.taken and self.for_training and (is_train is None or is_train)
-        if corrects:
-            self._alpha = self._coefficient.at(self._clock)
-            # States that batches hand on go on at the snapshot, too, for the steps to come.
-            corrects = self._alpha != 0 or self._states.carried
-        if not corrects:
+        trains = self.for_training and (is_train is None or is_train)
+        if not (trains and self._corrects()):
+            if trains and self._numbers_plain_draws():
+                self._draws.advance()
             super().forward(batch, is_train)
             return
         if self._steps is not None:
@@ -761,6 +776,23 @@ class SVRGModule(Module):
         self._draws.advance()
         self._way.forward(self, batch, as_bound)
         self._corrected = True
+
+    def _corrects(self) -> bool:
+        """Whether the gradients of the coming step are corrected."""
+        if not self._snapshot.taken or self._is_warm_start:
+            return False
+        self._alpha = self._coefficient.at(self._clock)
+        # States that batches hand on go on at the snapshot, too, for the steps to come.
+        return self._alpha != 0 or self._states.carried
+
+    @property
+    def _is_warm_start(self) -> bool:
+        return self._clock.epoch < self._schedule.warm_start
+
+    def _numbers_plain_draws(self) -> bool:
+        """Whether random operators draw by number in plain steps too, so that a resumed run has the same draws."""
+        # Without a schedule that has plain steps, they are those of a Module in every bit.
+        return bool(self._schedule.warm_start or self._snapshot.taken) and not self._is_plain
 
     def backward(self, out_grads: OutGrads = None) -> None:
         """Compute the gradients, and turn them into variance-reduced gradients if there is a snapshot.
@@ -809,22 +841,24 @@ class SVRGModule(Module):
         RuntimeError
             The optimizer isn't initialized, or has a learning rate that is chosen from snapshots, and there is none.
         """
+        if self._is_warm_start:
+            self._clock.forget_snapshots()
         if not self._snapshot.taken:
             if self._steps is not None:
                 raise RuntimeError(
                     "update() was called too early: the learning rate is chosen from what snapshots show; call "
                     "update_full_grads() first"
                 )
-            if not self._updates_without_snapshot:
+            if not (self._updates_without_snapshot or self._is_plain):
                 self.logger.info(
                     "No snapshot yet: update() is that of a plain Module until update_full_grads() is called"
                 )
             self._updates_without_snapshot += 1
             self._notice_plain_training(least=_MANY_UPDATES)
-        elif self._optimizer_draws:
+        if self._optimizer_draws and (self._snapshot.taken or self._numbers_plain_draws()):
             self._draws.advance()
         self._workers.pass_on_settings()
-        keeps_iterates = self._schedule.at != "last" and self._snapshot.taken
+        keeps_iterates = self._schedule.at != "last" and self._snapshot.taken and not self._is_plain
         if keeps_iterates:
             self._iterates.before_step(self._trained_weights(), self._clock)
         super().update()
@@ -994,7 +1028,11 @@ class SVRGModule(Module):
         if self._epochs_of_fit is not None:
             return self._epochs_of_fit.need(train_data)
         # In a loop of the user's own.
-        return self._schedule.within_epochs and not self._clock.epoch_begins and data.can_view(train_data)
+        if not self._schedule.within_epochs or self._clock.epoch_begins:
+            return False
+        if not data.can_view(train_data) and hasattr(train_data, "reset"):
+            self._notices.say(notices.IN_THE_MIDDLE, type(train_data).__name__)
+        return data.can_view(train_data)
 
     def _part_of(self, source: Source) -> Part:
         """What of the data the full gradient is to be the mean of."""
@@ -1009,14 +1047,16 @@ class SVRGModule(Module):
             yield
             return
         weights, chosen = self._trained_weights(), self._iterates.chosen()
-        before = {name: array.copy() for name, array in weights}
-        self._set_weights({name: chosen[name].tostype(array.stype) for name, array in weights}, {}, at_rest=False)
+        before, number = {name: array.copy() for name, array in weights}, self._snapshot.number
+        found = {name: chosen[name].tostype(array.stype) for name, array in weights if name in chosen}
+        self._set_weights(found, {}, at_rest=False)
         try:
             yield
-        except BaseException:
-            self._set_weights(before, {}, at_rest=False)
-            raise
-        self._iterates.begin_period()
+        finally:
+            if self._snapshot.number > number:
+                self._iterates.begin_period()
+            else:
+                self._set_weights(before, {}, at_rest=False)
 
     def _move_snapshot(
         self, part: Part, callbacks: Callbacks, epoch: Optional[int], out_grads: OutGrads

@@ -91,7 +91,7 @@ class ByLayer(One):
         self.pairs = []
 
     def at(self, name, steps, epoch):
-        return self.alphas.get(name, 1.0)
+        return self.alphas.get(name, min(1.0, self.most))
 
     def look(self, x, y):
         self.pairs.append((x, y))

@@ -13,7 +13,7 @@ import schedule_oracle as so
 from models import OPTIMIZERS, TOLERANCE, assert_same, iterator, ready, samples, symbol, weights_of
 
 from svrg_optimization import SVRGModule
-from svrg_optimization.coefficients import Constant, Linear, PerLayer
+from svrg_optimization.coefficients import Coefficient, Constant, Linear, PerLayer
 from svrg_optimization.schedules import Clock, EveryEpochs, EverySteps, Growing, Loopless
 from svrg_optimization.svrg.numbered_draws import uniform
 
@@ -582,3 +582,223 @@ def test_a_warm_start_is_not_taken_for_a_mistake(caplog):
     with caplog.at_level(logging.WARNING):
         fit_steps(module, data, 40)
     assert "without a snapshot" not in caplog.text
+
+
+# ------------------------------------------------------------------------------------------------ found by fresh eyes
+
+
+@pytest.mark.parametrize("at", ["average", "random"])
+@pytest.mark.parametrize("how", ["set_params", "init_params", "fit"])
+def test_weights_that_the_user_sets_are_where_the_snapshot_is_taken(how, at):
+    module, data = made(EverySteps(50, at=at), 1, "even")
+    fit_steps(module, data, 2)
+    new = {name: mx.nd.array(value + 1, dtype="float64") for name, value in weights_of(module).items()}
+    if how == "fit":
+        module.fit(data, num_epoch=1, arg_params=new, force_init=True, eval_metric="mse")
+        assert module._iterates.count == 3
+        return
+    if how == "set_params":
+        module.set_params(new, {})
+    else:
+        module.init_params(arg_params=new, aux_params={}, force_init=True)
+    module.update_full_grads(data)
+    for found in (weights_of(module), {name: each.asnumpy() for name, each in module._mod_aux.get_params()[0].items()}):
+        assert_same(found, {name: each.asnumpy() for name, each in new.items()})
+
+
+@pytest.mark.parametrize("at", ["average", "random"])
+def test_iterates_and_estimates_begin_anew_if_other_parameters_are_trained(at, tmp_path):
+    problem = PROBLEMS["two-layer"]
+    data, weights = samples(problem, 12)
+    train_data = iterator(problem, data, BATCH)
+    module = ready(problem, weights, train_data, fixed_param_names=["fc1_weight", "fc1_bias"],
+                   **train(EverySteps(8, at=at), coefficient=PerLayer()))  # fmt: skip
+    fit_steps(module, train_data, 1)
+    module.save_checkpoint(tmp_path / "model", 1, True)
+    resumed = SVRGModule.load(tmp_path / "model", 1, True)
+    steps = fit_steps(resumed, train_data, 2, begin_epoch=1)
+    assert resumed._iterates.count == 3
+    period = [weights_of(module), *(step for step, _ in steps)]
+    resumed.update_full_grads(train_data)
+    wanted = so.average(period, 0, 0) if at == "average" else None
+    for name, array in resumed._mod_aux.get_params()[0].items():
+        if wanted is not None:
+            np.testing.assert_allclose(array.asnumpy(), wanted[name], rtol=1e-12)
+        else:
+            assert any((array.asnumpy() == each[name]).all() for each in period)
+
+
+@pytest.mark.parametrize("optimizer, params, dtype", [
+    ("ftrl", {}, "float32"), ("sgd", {"multi_precision": True}, "float16"),
+    ("adam", {"multi_precision": True}, "float16"),
+])  # fmt: skip
+def test_an_optimizer_that_keeps_the_weights_is_refused(optimizer, params, dtype):
+    problem = PROBLEMS["linear"]
+    data, weights = samples(problem, 8)
+    with pytest.raises(ValueError, match="at='average': the optimizer .* keeps the weights"):
+        ready(problem, weights, iterator(problem, data, 4, dtype), dtype=dtype, optimizer=optimizer,
+              optimizer_params=params, update_freq=2, snapshots=EverySteps(3, at="average"))  # fmt: skip
+
+
+@pytest.mark.parametrize("how", [
+    dict(update_freq=2, coefficient=Linear(0.75, 4)), dict(snapshots=EveryEpochs(1, warm_start=2)),
+    dict(snapshots=EverySteps(3), coefficient=lambda clock: float(clock.steps % 3 == 0)),
+], ids=["Linear", "warm start", "function"])  # fmt: skip
+@pytest.mark.parametrize("optimizer", ["sgd", "sgld"])
+@pytest.mark.parametrize("cut", [1, 3])
+def test_plain_steps_that_draw_go_on_in_every_bit(how, optimizer, cut, tmp_path):
+    rng = np.random.default_rng(0)
+    data = mx.io.NDArrayIter(mx.nd.array(rng.normal(size=(50, 4))), mx.nd.array(rng.integers(0, 3, 50)), 8)
+    mx.random.seed(1)
+    whole = _dropout(**how)
+    settings = dict(optimizer=optimizer, eval_metric="acc", initializer=mx.init.One())
+    whole.fit(data, num_epoch=cut, **settings)
+    whole.save_checkpoint(tmp_path / "model", cut, True)
+    whole.fit(data, begin_epoch=cut, num_epoch=4, **settings)
+    mx.random.seed(2)
+    resumed = SVRGModule.load(tmp_path / "model", cut, True, **{k: v for k, v in how.items() if k == "coefficient"})
+    resumed.fit(data, begin_epoch=cut, num_epoch=4, **settings)
+    assert_same(weights_of(resumed), weights_of(whole))
+
+
+@pytest.mark.parametrize("schedule", [EveryEpochs(1, warm_start=2), EverySteps(4, warm_start=2)], ids=repr)
+@pytest.mark.parametrize("other_data", [False, True])
+def test_a_second_fit_has_its_warm_start(schedule, other_data):
+    module, data = made(schedule, 1, "even", optimizer="sgd")
+    fit_steps(module, data, 4)
+    if other_data:
+        data = iterator(PROBLEMS["two-layer"], samples(PROBLEMS["two-layer"], 12)[0], BATCH)
+    begin = {name: mx.nd.array(value, dtype="float64") for name, value in samples(PROBLEMS["two-layer"], 12)[1].items()}
+    module.set_params(begin, {})
+    before = module._snapshot.number
+    again = [(weights, number - before) for weights, number in fit_steps(module, data, 4)]
+    fresh, data = made(schedule, 1, "even", optimizer="sgd")
+    assert_steps(again, fit_steps(fresh, data, 4), rtol=0, atol=0)
+
+
+class _Listed(EverySteps):
+    """A user's class, with settings that JSON changes."""
+
+    def __init__(self):
+        super().__init__(3, at="average")
+        self.k_of_user, self.bounds, self.array = 2.5, (0, {1: 2}), np.zeros(2)
+
+
+class _Learns(Coefficient):
+    learns = True
+
+    def __init__(self):
+        self.seen = 0
+        self.bounds = (0, 1)
+
+    def at(self, clock):
+        return 1 / (1 + self._seen) if hasattr(self, "_seen") else 1.0
+
+    def look(self, gradients, mu, rows, clock, share):
+        self._seen = getattr(self, "_seen", 0) + 1
+
+    def state(self):
+        return {"seen": self._seen}
+
+    def restore(self, state):
+        self._seen = state["seen"]
+
+
+def test_classes_of_the_user_go_on_from_a_checkpoint(tmp_path, caplog):
+    coefficient = _Learns()
+    whole, data = made(_Listed(), coefficient, "even")
+    fit_steps(whole, data, 2)
+    assert coefficient._seen == 6
+    whole.save_checkpoint(tmp_path / "model", 2, True)
+    rest = fit_steps(whole, data, 4, begin_epoch=2)
+    with pytest.raises(ValueError, match=r"snapshots can't be made from it: .*_Listed.*load\(..., snapshots="):
+        SVRGModule.load(tmp_path / "model", 2, True, coefficient=_Learns())
+    resumed = SVRGModule.load(tmp_path / "model", 2, True, snapshots=_Listed(), coefficient=_Learns())
+    name, params, _ = OPTIMIZERS["momentum"]
+    steps = fit_steps(resumed, data, 4, begin_epoch=2, optimizer=name, optimizer_params=params)
+    assert_steps(steps, rest, rtol=0, atol=0)
+    with caplog.at_level(logging.INFO):
+        other = SVRGModule.load(
+            tmp_path / "model", 2, True, snapshots=EverySteps(3, at="random"), coefficient=PerLayer()
+        )
+        other.fit(data, begin_epoch=2, num_epoch=3, eval_metric="mse")
+    assert caplog.text.count("isn't that of the checkpoint") == 2
+
+
+@pytest.mark.parametrize("value", [-3.0, float("nan"), {"fc1_bias": float("inf")}])
+def test_a_coefficient_of_the_user_is_looked_at(value):
+    coefficient = _Learns()
+    coefficient.at = lambda clock: value
+    module, data = made(2, coefficient, "even")
+    with pytest.raises(ValueError, match="the coefficient of .* is .*: at.. must give finite numbers of at least 0"):
+        fit_steps(module, data, 1)
+
+
+@pytest.mark.parametrize("first, then", [("float32", "float64"), ("float64", "float32")])
+@pytest.mark.parametrize("schedule, coefficient", [(EverySteps(50, at="average"), 1), (EverySteps(50), PerLayer())])
+def test_another_type_in_the_middle_of_a_period(schedule, coefficient, first, then):
+    problem = PROBLEMS["two-layer"]
+    data, weights = samples(problem, 12)
+    module = ready(problem, weights, iterator(problem, data, BATCH, first), dtype=first,
+                   **train(schedule, coefficient=coefficient))  # fmt: skip
+    for dtype in (first, then):
+        train_data = iterator(problem, data, BATCH, dtype)
+        module.bind([mx.io.DataDesc("data", (BATCH, 3), dtype)], [mx.io.DataDesc("softmax_label", (BATCH,), dtype)],
+                    force_rebind=True)  # fmt: skip
+        module.init_optimizer(optimizer_params={"learning_rate": 0.25}, force_init=True)
+        if not module._snapshot.taken:
+            module.update_full_grads(train_data)
+        for batch in train_data:
+            module.forward_backward(batch)
+            module.update()
+    assert (module._iterates.count or module._coefficient._batches) == 6
+
+
+def test_a_loop_over_data_that_a_full_pass_resets_is_told(caplog):
+    module, data = made(EverySteps(2), 1, "even")
+    wrapped = mx.io.ResizeIter(data, 3)
+    assert module.snapshot_is_due(0)
+    module.update_full_grads(wrapped)
+    for _ in range(2):
+        module.forward_backward(next(wrapped))
+        module.update()
+    assert module.snapshot_is_due()
+    module.update_full_grads(wrapped)
+    assert "has read ResizeIter to its end, and reset it" in caplog.text
+    assert not module.snapshot_is_due()
+
+
+def test_modules_that_share_weights_count_steps_together():
+    owner, data = made(EverySteps(6, at="average"), PerLayer(), "even")
+    sharer = SVRGModule(symbol(PROBLEMS["two-layer"]), snapshots=EverySteps(6, at="average"), coefficient=PerLayer())
+    sharer.bind(data.provide_data, data.provide_label, shared_module=owner)
+    sharer.borrow_optimizer(owner)
+    alone, _ = made(EverySteps(6, at="average"), PerLayer(), "even")
+    wanted = loop_steps(alone, data, 4)
+    data.reset()
+    batches = list(data)
+    for epoch in range(4):
+        for number, batch in enumerate(batches):
+            if owner.snapshot_is_due(None if number else epoch):
+                owner.update_full_grads(data)
+            module = (owner, sharer)[number % 2]
+            module.forward_backward(batch)
+            module.update()
+            assert_same(weights_of(module), wanted.pop(0)[0], rtol=1e-12)
+
+
+def test_0_with_a_tolerance_stays_at_its_iterates():
+    module, data = made(EverySteps(3, at="average"), 0, "ragged")
+    plain, _ = made(2, 0, "ragged")
+    module.fit(data, num_epoch=3, tol=1e-9, eval_metric="mse")
+    plain.fit(data, num_epoch=3, eval_metric="mse")
+    assert_same(weights_of(module), weights_of(plain))
+
+
+@pytest.mark.parametrize("first, factor, number, part", [(100, 1.1, 1, 110), (1000, 1.1, 2, 1210), (3, 1.75, 1, 6)])
+def test_parts_are_as_large_as_the_digits_say(first, factor, number, part):
+    clock = Clock()
+    clock.snapshots = number
+    assert Growing(first, factor).part(clock, 10**6) == part
+    clock.snapshots = 10**6
+    assert Growing(first, factor).part(clock, 10**6) == 10**6

@@ -157,6 +157,21 @@ def optimizer(value: Any) -> None:
         )
 
 
+# Optimizers that compute the weights from what they keep.
+_KEEPS_WEIGHTS = ("Ftrl", "FTML", "DCASGD")
+
+
+def weights_can_be_set(at: str, optimizer: Any) -> None:
+    """Raise ValueError if the optimizer's next step would bring back the weights of before."""
+    name = type(optimizer).__name__
+    if name in _KEEPS_WEIGHTS or getattr(optimizer, "multi_precision", False):
+        what = "{} with multi_precision".format(name) if name not in _KEEPS_WEIGHTS else name
+        raise ValueError(
+            "at={!r}: the optimizer {} keeps the weights, and its next step would go back to them; take at='last', or "
+            "another optimizer".format(at, what)
+        )
+
+
 def iterates(at: str, devices: int, store: Any) -> None:
     """The devices must have the same weights, if a snapshot is to be taken at another iterate than the last one."""
     if at != "last" and devices > 1 and store is None:

@@ -75,6 +75,10 @@ class Clock:
         self.first_step = self.steps if self.first_step is None else self.first_step
         self.last_epoch = self.epoch + (self.steps - self.steps_at_epoch) / steps_per_epoch
 
+    def forget_snapshots(self) -> None:
+        """Note that training begins anew, without a snapshot."""
+        self.first_step = self.last_step = None
+
     def evaluated(self, rows: int) -> None:
         """Note that gradients of samples have been computed.
 

@@ -16,7 +16,7 @@ import mxnet as mx
 
 from . import settings
 from .clock import Clock
-from .estimator import Alpha, Gradients, widened
+from .estimator import Alpha, Gradients, like, widened
 
 __all__ = ["Coefficient", "Constant", "Linear", "OfClock", "PerLayer"]
 
@@ -72,7 +72,8 @@ class Coefficient(abc.ABC):
         dict
             The name under "class", and the attributes whose names don't begin with an underscore.
         """
-        return {"class": type(self).__name__, **{name: value for name, value in vars(self).items() if name[0] != "_"}}
+        attributes = {name: value for name, value in vars(self).items() if name[0] != "_"}
+        return settings.of(type(self), attributes)
 
     def state(self) -> Dict[str, Any]:
         """Give what is needed to go on, for a checkpoint.
@@ -297,7 +298,7 @@ class PerLayer(Coefficient):
         clock : Clock
             How far training has come.
         """
-        return self._alphas or 1.0
+        return self._alphas or min(1.0, self.most)
 
     def look(
         self, gradients: Sequence[Gradients], mu: Mapping[str, Any], rows: float, clock: Clock, share: Any
@@ -309,7 +310,8 @@ class PerLayer(Coefficient):
         gradients, mu, rows, clock, share
             As in `Coefficient.look`.
         """
-        if clock.snapshots != self._period:
+        others = bool(self._sums) and self._sums.keys() != {name for name, _, _ in gradients if name in mu}
+        if clock.snapshots != self._period or others:
             self._begin_period(clock.snapshots)
         self._batches += 1
         for name, live, snapshot in gradients:
@@ -319,7 +321,8 @@ class PerLayer(Coefficient):
                 d, e = _mean_of(live, rows) - there, there - mu[name]
                 added = [d, e, (d * e).sum(), (e * e).sum()]
                 sums = self._sums.get(name)
-                self._sums[name] = added if sums is None else [old + new for old, new in zip(sums, added)]
+                # The network may have been bound to other types or devices.
+                self._sums[name] = added if sums is None else [like(old, new) + new for old, new in zip(sums, added)]
         if self._batches >= 2 and self._batches & (self._batches - 1) == 0:
             names = list(self._sums)
             self._alphas = dict(zip(names, share([self._estimate(*self._sums[name]) for name in names])))
@@ -330,7 +333,7 @@ class PerLayer(Coefficient):
         variance = e_e.asscalar() / count - float((e * e).sum().asscalar()) / count**2
         # Cov(x, y) = Cov(d, e) + Var(e).
         best = 1.0 + float(covariance) / float(variance) if variance > 0 else 1.0
-        return min(max(best, 0.0), self.most) if math.isfinite(best) else 1.0
+        return min(max(best, 0.0) if math.isfinite(best) else 1.0, self.most)
 
     def state(self) -> Dict[str, Any]:
         """The coefficients, and what has been seen of the period."""
@@ -400,7 +403,8 @@ def of_argument(coefficient: Any) -> Coefficient:
     (1.0, 'OfClock')
     """
     if isinstance(coefficient, Coefficient):
-        return copy.deepcopy(coefficient)
+        # One that learns is for one module. A class of the user's decides that itself.
+        return copy.deepcopy(coefficient) if type(coefficient) in KINDS else coefficient
     if callable(coefficient):
         return OfClock(coefficient)
     return Constant(coefficient)

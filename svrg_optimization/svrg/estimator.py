@@ -39,6 +39,11 @@ def widened(gradient: Any) -> Any:
     return dense.astype(full_gradient_dtype(dense.dtype), copy=False)
 
 
+def like(array: Any, other: Any) -> Any:
+    """`array` in the type and on the device of another one: itself, if it is so already."""
+    return array.astype(other.dtype, copy=False).as_in_context(other.context)
+
+
 class Estimator:
     """The variance-reduced gradient of one parameter on one device."""
 
@@ -98,7 +103,11 @@ class Gradients(NamedTuple):
 
 
 def _of(name: str, alpha: Alpha) -> float:
-    return alpha.get(name, 1.0) if isinstance(alpha, Mapping) else alpha
+    """The coefficient of a parameter."""
+    found = alpha.get(name, 1.0) if isinstance(alpha, Mapping) else alpha
+    if not 0 <= found < float("inf"):
+        raise ValueError("the coefficient of {} is {}: at() must give finite numbers of at least 0".format(name, found))
+    return found
 
 
 class Correction:

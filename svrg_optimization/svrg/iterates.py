@@ -10,7 +10,7 @@ How many steps m the period has needn't be known before its end.
 from typing import Any, Dict, List, Mapping, Tuple
 
 from .clock import Clock
-from .estimator import widened
+from .estimator import like, widened
 from .numbered_draws import uniform
 
 Weights = List[Tuple[str, Any]]
@@ -53,6 +53,11 @@ class _Kept(Last):
         self.count = 0
         self._weights: Dict[str, Any] = {}
 
+    def _begin_anew_with_others(self, weights: Weights) -> None:
+        """Forget the iterates, if others are trained from now on."""
+        if self._weights and self._weights.keys() != {name for name, _ in weights}:
+            self.begin_period()
+
     def state(self) -> Dict[str, Any]:
         """What `restore` takes."""
         return {"count": self.count, "weights": dict(self._weights)}
@@ -79,6 +84,7 @@ class Random(_Kept):
 
     def before_step(self, weights: Weights, clock: Clock) -> None:
         """Take these weights instead of those kept with probability 1 / (their number): all are taken alike."""
+        self._begin_anew_with_others(weights)
         self.count += 1
         if self.count == 1 or uniform(self._seed, clock.steps) * self.count < 1:
             self._weights = {name: array.copy() for name, array in weights}
@@ -101,12 +107,15 @@ class Average(_Kept):
 
     def after_step(self, weights: Weights, clock: Clock) -> None:
         """Add these weights, in float32 or wider."""
+        self._begin_anew_with_others(weights)
         self.count += 1
         for name, array in weights:
+            added = widened(array)
             if name in self._weights:
-                self._weights[name] += widened(array)
+                # The network may have been bound to other types or devices.
+                self._weights[name] = like(self._weights[name], added) + added
             else:
-                self._weights[name] = widened(array).copy()
+                self._weights[name] = added.copy()
 
     def chosen(self) -> Dict[str, Any]:
         """The mean."""

@@ -1,10 +1,11 @@
-r"""When the snapshot moves, to which iterate, and over how many samples the full gradient is computed there.
+r"""When the snapshot moves, and to which iterate.
 
-A `Schedule` says three things, from which all methods here follow:
+A `Schedule` says two things, from which all methods here follow:
 
 - `due`: whether a snapshot is to be taken before the coming step;
-- `at`: which iterate of the period that ends becomes the snapshot;
-- `part`: over how many of the samples the full gradient is the mean.
+- `at`: which iterate of the period that ends becomes the snapshot.
+
+`Growing` says besides over which of the samples the full gradient is the mean.
 
 Each answer depends on the clock and on the schedule's settings alone: a training that is resumed, and all workers of a
 job, get the same answers.
@@ -12,6 +13,7 @@ job, get the same answers.
 
 import abc
 import math
+from fractions import Fraction
 from typing import Any, Dict, Optional, Tuple, Type
 
 import numpy as np
@@ -86,23 +88,6 @@ class Schedule(abc.ABC):
             The number of epochs.
         """
 
-    def part(self, clock: Clock, samples: int) -> int:
-        """Say over how many of the samples of all workers the coming full gradient is the mean.
-
-        Parameters
-        ----------
-        clock : Clock
-            How far training has come.
-        samples : int
-            How many there are.
-
-        Returns
-        -------
-        int
-            All of them, but for `Growing`.
-        """
-        return samples
-
     def __repr__(self) -> str:
         return settings.described(self.settings())
 
@@ -114,7 +99,7 @@ class Schedule(abc.ABC):
         dict
             The name under "class", and the attributes.
         """
-        return {"class": type(self).__name__, **vars(self)}
+        return settings.of(type(self), vars(self))
 
 
 class EveryEpochs(Schedule):
@@ -367,9 +352,10 @@ class Growing(EveryEpochs):
         samples : int
             How many there are.
         """
-        if clock.snapshots * math.log(self.factor) >= math.log(max(1.0, samples / self.first)):
+        if clock.snapshots * math.log(self.factor) > 1 + math.log(max(1.0, samples / self.first)):
             return samples
-        return min(samples, math.ceil(self.first * self.factor**clock.snapshots))
+        # Exact: the factor is the number that its digits say.
+        return min(samples, math.ceil(self.first * Fraction(repr(self.factor)) ** clock.snapshots))
 
     def rows(self, clock: Clock, samples: int, own: int, rank: int) -> Any:
         """Draw the rows that a worker with so many of the samples takes.

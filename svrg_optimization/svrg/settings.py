@@ -1,6 +1,7 @@
 """The arguments of schedules and coefficients: checked, told to other workers, and saved."""
 
 import inspect
+import json
 import math
 import numbers
 from typing import Any, Dict, Optional, Sequence
@@ -30,6 +31,18 @@ def number(name: str, value: Any) -> float:
     if not math.isfinite(value):
         raise ValueError("{}={} must be finite".format(name, value))
     return float(value)
+
+
+def of(kind: type, attributes: Dict[str, Any]) -> Dict[str, Any]:
+    """A class and attributes, as they are when they have been saved: what JSON can't hold is described.
+
+    >>> of(int, {"bounds": (0, 1)})
+    {'class': 'builtins.int', 'bounds': [0, 1]}
+    """
+    is_ours = kind.__module__.startswith(__package__)
+    name = kind.__name__ if is_ours else "{}.{}".format(kind.__module__, kind.__qualname__)
+    found: Dict[str, Any] = json.loads(json.dumps({"class": name, **attributes}, default=repr))
+    return found
 
 
 def described(saved: Dict[str, Any]) -> str:
