@@ -661,7 +661,7 @@ def test_plain_steps_that_draw_go_on_in_every_bit(how, optimizer, cut, tmp_path)
     assert_same(weights_of(resumed), weights_of(whole))
 
 
-@pytest.mark.parametrize("schedule", [EveryEpochs(1, warm_start=2), EverySteps(4, warm_start=2)], ids=repr)
+@pytest.mark.parametrize("schedule", [EveryEpochs(1, warm_start=2), EverySteps(5, warm_start=2)], ids=repr)
 @pytest.mark.parametrize("other_data", [False, True])
 def test_a_second_fit_has_its_warm_start(schedule, other_data):
     module, data = made(schedule, 1, "even", optimizer="sgd")
