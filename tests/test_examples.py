@@ -96,13 +96,9 @@ def check_picture(path):
 
 
 def test_every_example_is_tested():
-<<<<<<< HEAD
-    assert NAMES == ["buckets.py", "distributed.py", "lasso_path.py", "lenet.py", "linear_regression.py",
-                     "locked_noise.py", "logistic_regression.py", "mlp.py", "resume.py"]  # fmt: skip
-=======
-    assert NAMES == ["coefficient.py", "distributed.py", "lasso_path.py", "lenet.py", "linear_regression.py",
-                     "locked_noise.py", "logistic_regression.py", "mlp.py", "resume.py", "schedules.py"]  # fmt: skip
->>>>>>> b52476d (Gallery, tests and figures of schedules and coefficients)
+    assert NAMES == ["buckets.py", "coefficient.py", "distributed.py", "lasso_path.py", "lenet.py",
+                     "linear_regression.py", "locked_noise.py", "logistic_regression.py", "mlp.py", "resume.py",
+                     "schedules.py"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", GALLERY["NAMES"])
