@@ -1,7 +1,7 @@
 """Passes to a given accuracy, for each schedule of snapshots, and what the first epochs of a growing one cost.
 
     python -m benchmarks.schedules                                      # the tables
-    python -m benchmarks.schedules --picture docs/images/schedules.png  # and the picture
+    python -m benchmarks.schedules --picture docs/images/schedules_measured.png  # and the picture
 
 L2-regularised logistic regression on scikit-learn's breast cancer data and on generated data (100,000 rows of 90
 correlated features), and softmax regression on its digits; float64, all through ``fit``, from zero weights. A pass is n
@@ -10,9 +10,9 @@ gradient. The objective is computed in NumPy, apart from the training, four time
 each epoch; full gradients are read from ``snapshot_data``. The minimum is found by Newton's method.
 
 Each method has the constant step of a grid that comes first to the last target with seed 0, chosen with hindsight; SGD,
-which is a plain Module, has another one for each target. What it takes is then the median over the seeds, which choose
-the order of the rows and what schedules draw. These figures don't depend on the machine. The milliseconds of
-full passes do.
+which is a plain Module, has another one for each target; and 'auto' chooses for itself. What a method takes is then the
+median over the seeds, which choose the order of the rows and what schedules draw. These figures don't depend on the
+machine. The milliseconds of full passes do.
 """
 
 import argparse
@@ -40,6 +40,7 @@ SEEDS = 5
 # The constant steps, as multiples of 1 / smoothness. SGD needs shorter ones the nearer it is to come.
 STEPS = tuple(2.0**k for k in range(3, -3, -1))
 STEPS_OF_SGD = tuple(2.0**k for k in range(1, -8, -1))
+SGD, AUTO = "SGD", "EveryEpochs(1), 'auto'"
 LOOKS_PER_PASS = 4
 ROWS = 100_000
 ROUNDS = 5
@@ -91,8 +92,9 @@ def methods(n: int, rows: int, seed: int) -> Dict[str, Optional[Schedule]]:
     """By name, the schedule; None for SGD."""
     steps = n // rows
     return {
-        "SGD": None,
+        SGD: None,
         "EveryEpochs(1)": EveryEpochs(1),
+        AUTO: EveryEpochs(1),
         "EveryEpochs(2)": EveryEpochs(2),
         "EveryEpochs(1, warm_start=1)": EveryEpochs(1, warm_start=1),
         "EverySteps, 2 an epoch": EverySteps(max(1, steps // 2)),
@@ -159,7 +161,7 @@ def in_order(case: Case) -> mx.io.NDArrayIter:
     return mx.io.NDArrayIter(*(mx.nd.array(array, dtype="float64") for array in (problem.x, y)), case.rows)
 
 
-def train(case: Case, data: mx.io.NDArrayIter, name: str, step: float, seed: int, most: float) -> Trace:
+def train(case: Case, data: mx.io.NDArrayIter, name: str, rate: Any, seed: int, most: float) -> Trace:
     """Train by a method until the last target, or for so many passes."""
     schedule = methods(len(case.problem.y), case.rows, seed)[name]
     symbol = network(case.problem)
@@ -171,7 +173,7 @@ def train(case: Case, data: mx.io.NDArrayIter, name: str, step: float, seed: int
     with contextlib.suppress(Arrived, FloatingPointError):
         module.fit(Shuffled(data, seed), num_epoch=10**6, eval_metric=mx.metric.CompositeEvalMetric([]),
                    arg_params={"fc_weight": mx.nd.zeros(case.problem.shape, dtype="float64")},
-                   optimizer_params={"learning_rate": step, "wd": case.problem.decay}, batch_end_callback=watch,
+                   optimizer_params={"learning_rate": rate, "wd": case.problem.decay}, batch_end_callback=watch,
                    **settings)  # fmt: skip
     return watch.trace
 
@@ -190,10 +192,10 @@ def best(trace: Trace) -> float:
 
 
 class Row(NamedTuple):
-    """A method: for each target its step (times 1 / L), and the traces of all seeds with it."""
+    """A method: for each target its step (times 1 / L, or 'auto'), and the traces of all seeds with it."""
 
     name: str
-    steps: Sequence[float]
+    steps: Sequence[Any]
     traces: Sequence[Sequence[Trace]]
 
 
@@ -203,19 +205,21 @@ def compare(case: Case, seeds: int, chosen: Optional[Sequence[str]] = None) -> L
     largest = smoothness(problem.x, problem.loss, decay=problem.decay).L
     rows = []
     for name in chosen or methods(len(problem.y), case.rows, 0):
-        found: Dict[float, Trace] = {}
+        found: Dict[Any, Trace] = {}
         most = case.most
-        for step in STEPS_OF_SGD if name == "SGD" else STEPS:
-            found[step] = train(case, data, name, step / largest, 0, most)
-            if name != "SGD":
+        rates = {step: step / largest for step in (STEPS_OF_SGD if name == SGD else STEPS)}
+        rates = {"auto": "auto"} if name == AUTO else rates
+        for step, rate in rates.items():
+            found[step] = train(case, data, name, rate, 0, most)
+            if name != SGD:
                 # A step that takes longer than another one isn't chosen.
                 most = min(most, reached(found[step], TARGETS[-1]))
         steps = [
             min(found, key=lambda step: (reached(found[step], target), best(found[step])))
-            for target in (TARGETS if name == "SGD" else TARGETS[-1:] * len(TARGETS))
+            for target in (TARGETS if name == SGD else TARGETS[-1:] * len(TARGETS))
         ]
         traces = {
-            step: [found[step], *(train(case, data, name, step / largest, seed, case.most) for seed in range(1, seeds))]
+            step: [found[step], *(train(case, data, name, rates[step], seed, case.most) for seed in range(1, seeds))]
             for step in dict.fromkeys(steps)
         }
         rows.append(Row(name, steps, [traces[step] for step in steps]))
@@ -226,7 +230,10 @@ def table(rows: Sequence[Row]) -> str:
     """Passes to the targets, in Markdown."""
     lines = []
     for name, steps, traces in rows:
-        line = [name, ", ".join("{:g}".format(step) for step in dict.fromkeys(steps))]
+        line = [
+            name,
+            ", ".join("{:g}".format(step) if isinstance(step, float) else step for step in dict.fromkeys(steps)),
+        ]
         for target, of_seeds in zip(TARGETS, traces):
             passes = statistics.median(reached(trace, target) for trace in of_seeds)
             never = "never ({:.0e})".format(statistics.median(map(best, of_seeds)))
@@ -271,7 +278,7 @@ def costs_of_growing(case: Case, rounds: int) -> str:
 
 # ----------------------------------------------------------------------------------------------------------- picture
 
-_COLOURS = {"SGD": "#a0a0a0", "EveryEpochs(1)": "#103d7c", "EveryEpochs(2)": "#5b9bd5",
+_COLOURS = {SGD: "#a0a0a0", "EveryEpochs(1)": "#103d7c", "EveryEpochs(2)": "#5b9bd5",
             "EveryEpochs(1, warm_start=1)": "#e07b00", "EverySteps, 2 an epoch": "#2e8b57",
             "Loopless, 1 an epoch": "#c0392b", "Growing(n / 4)": "#8e44ad", "Growing(n / 64)": "#c9a0dc",
             "EveryEpochs(1, at='average')": "#7f6000"}  # fmt: skip
@@ -290,7 +297,7 @@ def draw(results: Dict[str, List[Row]], path: str) -> None:
                 passes, gaps = zip(*traces[0][0])
                 axes.semilogy(passes, gaps, color=_COLOURS[name], label=name,
                               linewidth=2.4 if name == "EveryEpochs(1)" else 1.4)  # fmt: skip
-        longest = max(traces[-1][0][-1][0] for name, _, traces in rows if name != "SGD")
+        longest = max(traces[-1][0][-1][0] for name, _, traces in rows if name != SGD)
         axes.set_title(title, loc="left", fontsize=10)
         axes.set(xlim=(0, longest), ylim=(TARGETS[-1], 10), ylabel="(f - f*) / f*")
         axes.grid(alpha=0.3)

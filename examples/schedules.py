@@ -12,12 +12,12 @@ step of a warm start one, and a full gradient one for each sample that it is ove
 You should see a table of f - f*, the loss less its minimum, and then how many
 snapshots each schedule took. An epoch of plain steps before the first snapshot (a
 warm start) pays off. At this step size a snapshot every two epochs is too
-seldom: SVRG's gradients are too inexact at the end of such a period. Twice an
-epoch is steadier at the beginning, and costs more. Growing saves passes in its
-full gradients and loses more than that, since of so few samples a part says too
-little. The mean of the iterates lags behind the last one. The picture,
-svrg_schedules.png, has f - f* against passes. Try --step 1, too: there, longer
-periods are better.
+seldom: SVRG's gradients are too inexact at the end of such a period. Loopless has
+some periods that are as long, by chance. Twice an epoch is steadier at the
+beginning, and costs more. Growing saves passes in its full gradients and loses
+more than that, since of so few samples a part says too little. The mean of the
+iterates lags behind the last one. The picture, svrg_schedules.png, has f - f*
+against passes. Try --step 1, too: there, longer periods are better.
 """
 
 import argparse

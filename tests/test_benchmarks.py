@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -122,3 +123,56 @@ def test_nets_after_as_many_updates_and_as_many_gradient_evaluations(tmp_path):
                if "<!-- figures: python -m benchmarks.nets -->" in (text := path.read_text("utf-8")))  # fmt: skip
     of_page = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| ") and "---" not in line]
     assert [name for name in of_page if name in {row[0] for row in rows}] == [row[0] for row in rows]
+
+
+def rows_of(text):
+    """The cells of the tables in a text, without their headers."""
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    return [line for line in lines if line[0] not in ("schedule", "snapshot")]
+
+
+@pytest.fixture(scope="module")
+def schedules(tmp_path_factory):
+    """What a small comparison of schedules prints, and its picture."""
+    picture = tmp_path_factory.mktemp("schedules") / "schedules.png"
+    small = ["--n", 400, "--passes", 8, "--seeds", 2, "--rounds", 1]
+    return run("benchmarks.schedules", "--problems", "generated", *small, "--picture", picture), picture
+
+
+def test_schedules_are_compared_by_passes(schedules):
+    printed, picture = schedules
+    of_passes, of_costs = printed.split("Full gradients of")
+    methods = {name: cells for name, *cells in rows_of(of_passes)}
+    assert {"SGD", "EveryEpochs(1)", "EveryEpochs(1), 'auto'", "Growing(n / 64)", "EveryEpochs(1, at='random')"} < set(
+        methods
+    )
+    assert methods["EveryEpochs(1), 'auto'"][0] == "auto"
+    for step, *reached in methods.values():
+        assert step == "auto" or all(float(each) > 0 for each in step.split(", "))
+        for each in reached:
+            assert each.startswith("never (") or 0 < float(each) <= 9
+    # 400 // 64 = 6 samples, and twice as many each time.
+    costs = rows_of(of_costs)
+    assert [int(row[1]) for row in costs] == [6, 12, 24, 48, 96, 192, 384, 400, 400]
+    assert [float(row[2]) for row in costs[-3:]] == [0.96, 1, 1] and float(costs[-1][4]) == 1
+    assert picture.stat().st_size > 20_000
+
+
+def test_passes_of_schedules_are_the_same_each_time():
+    arguments = ["--only", "passes", "--problems", "digits", "--passes", 4, "--seeds", 1,
+                 "--methods", "SGD", "Loopless, 1 an epoch", "Growing(n / 4)"]  # fmt: skip
+    first, second = (rows_of(run("benchmarks.schedules", *arguments)) for _ in range(2))
+    assert first == second
+    assert [row[0] for row in first] == arguments[-3:]
+
+
+def test_the_page_has_the_tables_of_schedules(schedules):
+    page = (ROOT / "docs" / "schedules.md").read_text("utf-8")
+    of_passes, of_costs = schedules[0].split("Full gradients of")
+    (tables,) = re.findall("<!-- figures: python -m benchmarks.schedules -->(.*?)<!-- end", page, re.DOTALL)
+    (costs,) = re.findall("<!-- costs: python -m benchmarks.schedules -->(.*?)<!-- end", page, re.DOTALL)
+    assert [row[0] for row in rows_of(tables)] == 3 * [row[0] for row in rows_of(of_passes)]
+    # Parts of 100,000 samples.
+    assert [row[1] for row in rows_of(costs)] == [
+        "{:,}".format(min(100_000, 1562 * 2**k)) for k in range(len(rows_of(of_costs)))
+    ]

@@ -96,8 +96,9 @@ def check_picture(path):
 
 
 def test_every_example_is_tested():
-    assert NAMES == ["buckets.py", "distributed.py", "lasso_path.py", "lenet.py", "linear_regression.py",
-                     "locked_noise.py", "logistic_regression.py", "mlp.py", "resume.py"]  # fmt: skip
+    assert NAMES == ["buckets.py", "coefficient.py", "distributed.py", "lasso_path.py", "lenet.py",
+                     "linear_regression.py", "locked_noise.py", "logistic_regression.py", "mlp.py", "resume.py",
+                     "schedules.py"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", GALLERY["NAMES"])
@@ -159,6 +160,10 @@ def test_arguments_are_read_before_anything_slow_is_imported(name, arguments, co
     ("locked_noise.py", ["--noise", -1], "argument --noise: must be above 0, not -1"),
     ("locked_noise.py", ["--batch-size", 1441], "argument --batch-size: must be from 1 to 1440, not 1441"),
     ("mlp.py", ["--output", "mlp.txt"], "argument --output: must end in .png, .svg or .pdf, not as mlp.txt does"),
+    ("schedules.py", ["--passes", 4], "argument --passes: must be at least 5, not 4"),
+    ("schedules.py", ["--step", "inf"], "argument --step: must be above 0, not inf"),
+    ("coefficient.py", ["--epochs", 1], "argument --epochs: must be at least 2, not 1"),
+    ("coefficient.py", ["--output", "x.gif"], "argument --output: must end in .png, .svg or .pdf, not as x.gif does"),
     ("resume.py", ["--stop", 6], "argument --stop: must be less than --epochs=6, not 6"),
     ("distributed.py", ["--resume"], "--resume needs --directory"),
 ])  # fmt: skip
@@ -417,11 +422,86 @@ def test_locked_noise_options(run_here, tmp_path):
     check_picture(tmp_path / "named.png")
 
 
+def snapshots_taken(printed):
+    """By schedule, the number of snapshots, and the class."""
+    found = re.findall(r"^([\w ]+?) +(\d+) snapshots: (\w+)\(", printed, re.MULTILINE)
+    return {name: (int(count), kind) for name, count, kind in found}
+
+
+def test_schedules_differ_in_what_they_cost_and_bring(tmp_path):
+    printed = run("schedules.py", directory=tmp_path)
+    passes, *columns = table(printed).T
+    taken = snapshots_taken(printed)
+    gaps = dict(zip(taken, columns))
+    assert passes.tolist() == list(range(0, 61, 5))
+    assert len({column[0] for column in columns}) == 1, "all begin alike"
+    # Passes are 3 an epoch, 5 two epochs, 4 half an epoch twice; and the warm start's first epoch is one.
+    assert {name: taken[name] for name in ("1 epoch", "2 epochs", "half", "warm start", "average")} == {
+        "1 epoch": (20, "EveryEpochs"), "2 epochs": (12, "EveryEpochs"), "half": (30, "EverySteps"),
+        "warm start": (20, "EveryEpochs"), "average": (20, "EveryEpochs"),
+    }  # fmt: skip
+    assert taken["Loopless"][1] == "Loopless" and 10 < taken["Loopless"][0] < 30
+    assert taken["Growing"] == (21, "Growing"), "for parts of full gradients it has one snapshot more"
+    assert min(gaps, key=lambda name: gaps[name][1]) == "warm start"
+    assert min(gaps, key=lambda name: gaps[name][6]) == "warm start"
+    assert max(column[-1] for column in columns) < 1e-8
+    for slower in ("2 epochs", "half", "average"):
+        assert gaps[slower][-1] > 10 * gaps["1 epoch"][-1]
+    assert gaps["Growing"][3] > 3 * gaps["1 epoch"][3]
+    check_picture(tmp_path / "svrg_schedules.png")
+    check_kept("schedules", printed)
+
+
+def test_schedules_options(run_here, tmp_path):
+    code, printed = run_here("schedules.py", "--passes", 12, "--step", 0.5, "--batch-size", 32, "--seed", 3,
+                             "--output", "named.png")  # fmt: skip
+    assert code == 0
+    assert "569 samples, batches of 32, learning rate 0.15\n" in printed
+    assert table(printed)[:, 0].tolist() == [0, 5, 10]
+    assert "Loopless(warm_start=0, seed=3, p=0.0555" in printed
+    check_picture(tmp_path / "named.png")
+
+
+def losses_by_coefficient(printed):
+    """For each way: epochs, passes and the loss at the end."""
+    found = re.findall(r"^(S\w+, [\w. ]+?|SGD) +(\d+) +(\d+) +(\d\.\d+)$", printed, re.MULTILINE)
+    return {name: (int(epochs), int(passes), float(loss)) for name, epochs, passes, loss in found}
+
+
+def test_the_best_coefficient_falls_and_sgd_wins_at_equal_cost(tmp_path):
+    printed = run("coefficient.py", directory=tmp_path)
+    epochs, best, ratio = table(printed).T
+    assert epochs.tolist() == list(range(1, 17, 2))
+    assert max(best) > 0.9 and best[-1] < 0.7
+    assert min(ratio) < 0.3 and ratio[-1] > 0.7
+    losses = losses_by_coefficient(printed)
+    assert {name: cost for name, (*cost, _) in losses.items()} == {
+        "SGD": [16, 16], "SVRG, 1": [16, 48], "SVRG, 0.5": [16, 48], "SVRG, Linear": [16, 48],
+        "SVRG, PerLayer": [16, 48], "SGD, longer": [48, 48],
+    }  # fmt: skip
+    loss = {name: loss for name, (_, _, loss) in losses.items()}
+    assert loss["SGD, longer"] < 0.5 * min(value for name, value in loss.items() if name != "SGD, longer")
+    assert loss["SVRG, 0.5"] < loss["SVRG, 1"]
+    check_picture(tmp_path / "svrg_coefficient.png")
+    check_kept("coefficient", printed)
+
+
+def test_coefficient_options(run_here, tmp_path):
+    code, printed = run_here("coefficient.py", "--epochs", 3, "--seeds", 1, "--lr", 0.01, "--batch-size", 144,
+                             "--hidden", 8, "--output", "named.png")  # fmt: skip
+    assert code == 0
+    assert table(printed)[:, 0].tolist() == [1, 2, 3]
+    assert losses_by_coefficient(printed)["SGD, longer"][:2] == (9, 9)
+    check_picture(tmp_path / "named.png")
+
+
 @pytest.mark.parametrize("name, arguments, samples", [
     ("buckets.py", ["--passes", 3, "--lr", 0.5], 384),
     ("distributed.py", ["--epochs", 1], 1792),
     ("lasso_path.py", ["--alphas", 1], 442),
     ("linear_regression.py", ["--passes", 3], 402),
+    ("coefficient.py", ["--epochs", 2, "--seeds", 1, "--hidden", 8], 1440),
+    ("schedules.py", ["--passes", 5], 569),
     ("logistic_regression.py", ["--passes", 3, "--dtype", "float32", "--constant"], 569),
 ])  # fmt: skip
 def test_verbose_shows_the_log(name, arguments, samples, tmp_path):

@@ -343,7 +343,7 @@ class Growing(EveryEpochs):
             raise ValueError("factor={!r} must be above 1: by how much the parts grow".format(factor))
 
     def part(self, clock: Clock, samples: int) -> int:
-        """How many samples the coming full gradient is the mean of.
+        """Say how many samples the coming full gradient is the mean of.
 
         Parameters
         ----------
@@ -351,6 +351,11 @@ class Growing(EveryEpochs):
             How far training has come.
         samples : int
             How many there are.
+
+        Returns
+        -------
+        int
+            Of all workers together.
         """
         if clock.snapshots * math.log(self.factor) > 1 + math.log(max(1.0, samples / self.first)):
             return samples
