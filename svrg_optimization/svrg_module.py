@@ -251,8 +251,9 @@ class SVRGModule(Module):
         --------
         >>> import mxnet as mx
         >>> from svrg_optimization.schedules import EverySteps
-        >>> output = mx.sym.LinearRegressionOutput(mx.sym.FullyConnected(mx.sym.Variable('data'), num_hidden=1))
-        >>> module = SVRGModule(output, label_names=['linearregressionoutput0_label'], snapshots=EverySteps(50))
+        >>> scores = mx.sym.FullyConnected(mx.sym.Variable('data'), num_hidden=1)
+        >>> network = mx.sym.LinearRegressionOutput(scores, mx.sym.Variable('label'))
+        >>> module = SVRGModule(network, label_names=['label'], snapshots=EverySteps(50))
         >>> module.snapshot_is_due(epoch=0)
         True
         """
