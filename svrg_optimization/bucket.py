@@ -103,7 +103,7 @@ class Bucket(SVRGModule):
     def _other_files(self, remove_amp_cast: bool) -> Dict[str, Callable[[str], None]]:
         # What BucketingModule.load reads. It knows keys that are integers only.
         buckets = internals.buckets(self.whole)
-        if not all(isinstance(key, numbers.Integral) for key in buckets):
+        if not all(isinstance(key, numbers.Integral) and not isinstance(key, bool) for key in buckets):
             return {}
         found: Dict[str, Callable[[str], None]] = {
             "-{}-symbol.json".format(key): partial(bucket.symbol.save, remove_amp_cast=remove_amp_cast)

@@ -113,7 +113,7 @@ def control(
             "kvstore='local'".format(chosen)
         )
     workers.check_settable()
-    if not 0 <= optimizer.momentum < 1:
+    if not isinstance(optimizer.momentum, (int, float, np.number)) or not 0 <= optimizer.momentum < 1:
         raise ValueError("{}: momentum={!r} must be at least 0 and less than 1".format(chosen, optimizer.momentum))
     # A copy: one schedule may be given to several modules.
     schedule = optimizer.lr_scheduler = copy.copy(schedule)

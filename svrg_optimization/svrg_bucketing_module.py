@@ -219,6 +219,9 @@ class SVRGBucketingModule(BucketingModule):
             A new bucket has other parameters than the default one, or no `data_shapes`.
         """
         buckets = internals.buckets(self)
+        if label_shapes and bucket_key != self._default_key and self._lacks_labels(bucket_key):
+            # It was bound for predictions; training and `score` need the labels.
+            del buckets[bucket_key]
         if bucket_key in buckets:
             super().switch_bucket(bucket_key, data_shapes, label_shapes)
             return
@@ -238,6 +241,11 @@ class SVRGBucketingModule(BucketingModule):
         monitor = internals.monitor_of_buckets(self)
         if monitor is not None:
             bucket.install_monitor(monitor)
+
+    def _lacks_labels(self, bucket_key: Any) -> bool:
+        """Whether a bucket is bound without the labels that its network takes."""
+        bucket = internals.buckets(self).get(bucket_key)
+        return bucket is not None and bucket.binded and bool(bucket.label_names) and not bucket.label_shapes
 
     def _current_bucket(self) -> Bucket:
         """The module of the bucket of the last batch."""
@@ -313,6 +321,8 @@ class SVRGBucketingModule(BucketingModule):
         current, _ = internals.current_bucket(self)
         # The default bucket is the one that a checkpoint is loaded into.
         self.switch_bucket(self._default_key, None)
+        # Another bucket may have changed the weights, with which a KVStore begins.
+        internals.take_weights_of_devices(self._default)
         try:
             super().init_optimizer(kvstore, optimizer, optimizer_params, force_init)
         finally:

@@ -900,6 +900,12 @@ DEFECTS = [
     ("sharers count for themselves", "svrg_module.py",
      "self._snapshot, self._clock = sharer._snapshot, sharer._clock", "self._snapshot = sharer._snapshot",
      "test_schedules.py::test_modules_that_share_weights_count_steps_together"),
+    ("buckets keep what they were bound to without labels", "svrg_bucketing_module.py",
+     "            del buckets[bucket_key]\n        if bucket_key in buckets:\n", "            pass\n        if bucket_key in buckets:\n",
+     "test_bucketing.py::test_a_bucket_that_was_first_seen_without_labels_gets_them"),
+    ("an optimizer begins with the default bucket's old weights", "svrg_bucketing_module.py",
+     "        internals.take_weights_of_devices(self._default)\n", "",
+     "test_bucketing.py::test_an_optimizer_that_is_installed_keeps_what_another_bucket_has_changed"),
 ]  # fmt: skip
 
 

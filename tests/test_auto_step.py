@@ -529,6 +529,7 @@ def test_at_rest_it_is_silent(caplog):
     (lambda: dict(optimizer_params={"lr_scheduler": AutoStep}), r"lr_scheduler=AutoStep is the class; make one"),
     (lambda: dict(optimizer=mx.optimizer.SGD(learning_rate="auto"), optimizer_params={}), "that is an instance"),
     (lambda: dict(optimizer_params={"learning_rate": "auto", "momentum": 1.0}), "momentum=1.0 must be at least 0"),
+    (lambda: dict(optimizer_params={"learning_rate": "auto", "momentum": "auto"}), "momentum='auto' must be at least"),
     (lambda: dict(optimizer_params={"learning_rate": 0.1, "lr_scheduler": AutoStep()}), "learning_rate=0.1 with lr_"),
 ])  # fmt: skip
 def test_what_cannot_be_meant(make, message):

@@ -32,6 +32,7 @@ from models import OPTIMIZERS, TOLERANCE, assert_same, nd, samples, symbol, trai
 import svrg_optimization.bucket as bucket_of_training
 from svrg_optimization import AutoStep, BarzilaiBorwein, LockedBatches, SVRGBucketingModule, SVRGModule, VarianceMonitor
 from svrg_optimization.coefficients import Linear, PerLayer
+from svrg_optimization.mxnet_api import internals
 from svrg_optimization.schedules import EveryEpochs, EverySteps, Growing, Loopless
 
 PROBLEMS = {problem.name: problem for problem in oracle.PROBLEMS}
@@ -196,6 +197,45 @@ def test_score_and_predict_equal_those_of_a_bucketing_module():
         assert len(seen[-1][1]) == 6
     assert seen[0][0] == seen[1][0]
     np.testing.assert_array_equal(seen[0][1], seen[1][1])
+
+
+@pytest.mark.filterwarnings("ignore:Data provided by label_shapes")
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_bucket_that_was_first_seen_without_labels_gets_them(devices):
+    problem, (data, weights) = SOFTMAX, samples(SOFTMAX, 16)
+    train = in_buckets(problem, data, 4)
+    name, params, _ = OPTIMIZERS["momentum"]
+    found = []
+    for predicts in (False, True):
+        module = ready(
+            summed(problem), train, weights=weights, devices=devices, optimizer=name, optimizer_params=params
+        )
+        if predicts:
+            for each in train.batches:
+                bare = mx.io.DataBatch(each.data, None, bucket_key=each.bucket_key, provide_data=each.provide_data)
+                module.forward(bare, is_train=False)
+        steps = list(train_steps(module, train, 2))
+        assert module.score(train, "ce")
+        found.append(steps)
+    for actual, wanted in itertools.zip_longest(*found):
+        assert_same(actual, wanted)
+
+
+@pytest.mark.parametrize("devices, store", [(1, "object"), (2, "local")])
+@pytest.mark.parametrize("how", ["trained", "set"])
+def test_an_optimizer_that_is_installed_keeps_what_another_bucket_has_changed(how, devices, store):
+    train = sentences(4)
+    module = ready(pooled_words, train, devices=devices)
+    for each in train.batches[:3]:
+        module.forward_backward(each)
+        module.update()
+    assert internals.current_bucket(module)[0] != LONGEST
+    if how == "set":
+        arrays = {name: array * 0 + 1 for name, array in module.get_params()[0].items()}
+        module.set_params(arrays, {}, allow_missing=True)
+    before = weights_of(module)
+    module.init_optimizer(mx.kv.create("local") if store == "object" else store, force_init=True)
+    assert_same(weights_of(module), before)
 
 
 # ----------------------------------------------------------------------------------------------------- a full pass
