@@ -118,5 +118,5 @@ def control(
     # A copy: one schedule may be given to several modules.
     schedule = optimizer.lr_scheduler = copy.copy(schedule)
     schedule.chooses_momentum = isinstance(schedule, AutoStep) and not momentum_is_given
-    momentum = None if schedule.chooses_momentum else optimizer.momentum
+    momentum = None if schedule.chooses_momentum else float(optimizer.momentum)
     return StepControl(partial(rule_for, schedule, momentum), optimizer, objective(), workers)
