@@ -780,7 +780,7 @@ class SVRGModule(Module):
 
     def _corrects(self) -> bool:
         """Whether the gradients of the coming step are corrected."""
-        if not self._snapshot.taken or self._is_warm_start:
+        if not self._snapshot.taken or (self._schedule.warm_start and self._is_warm_start):
             return False
         self._alpha = self._coefficient.at(self._clock)
         # States that batches hand on go on at the snapshot, too, for the steps to come.
@@ -842,7 +842,7 @@ class SVRGModule(Module):
         RuntimeError
             The optimizer isn't initialized, or has a learning rate that is chosen from snapshots, and there is none.
         """
-        if self._is_warm_start:
+        if self._schedule.warm_start and self._is_warm_start:
             self._clock.forget_snapshots()
         if not self._snapshot.taken:
             if self._steps is not None:
@@ -859,7 +859,7 @@ class SVRGModule(Module):
         if self._optimizer_draws and (self._snapshot.taken or self._numbers_plain_draws()):
             self._draws.advance()
         self._workers.pass_on_settings()
-        keeps_iterates = self._schedule.at != "last" and self._snapshot.taken and not self._is_plain
+        keeps_iterates = self._iterates.keeps and self._snapshot.taken and not self._is_plain
         if keeps_iterates:
             self._iterates.before_step(self._trained_weights(), self._clock)
         super().update()

@@ -886,7 +886,7 @@ DEFECTS = [
      "return bool(self._schedule.warm_start or self._snapshot.taken) and not self._is_plain", "return False",
      "test_schedules.py::test_plain_steps_that_draw_go_on_in_every_bit"),
     ("a second warm start is corrected", "svrg_module.py",
-     "if not self._snapshot.taken or self._is_warm_start:", "if not self._snapshot.taken:",
+     "if not self._snapshot.taken or (self._schedule.warm_start and self._is_warm_start):", "if not self._snapshot.taken:",
      "test_schedules.py::test_a_second_fit_has_its_warm_start"),
     ("a second warm start keeps the old snapshot", "svrg_module.py",
      "            self._clock.forget_snapshots()\n", "            pass\n",

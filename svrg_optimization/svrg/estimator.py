@@ -131,7 +131,7 @@ class Correction:
         """
         if self._arrays[0] is not gradients or self._arrays[1] is not mu or len(self._operations) == _MOST_OPERATIONS:
             self._arrays, self._operations = (gradients, mu), {}
-        key = (*rows, tuple(alpha.items()) if isinstance(alpha, Mapping) else alpha)
+        key = (*rows, alpha if isinstance(alpha, (int, float)) else tuple(alpha.items()))
         if key not in self._operations:
             self._operations[key] = [
                 operate

@@ -19,7 +19,8 @@ Weights = List[Tuple[str, Any]]
 class Last:
     """The last iterate: there is nothing to keep."""
 
-    count = 0
+    # Whether it wants to see the iterates, and how many of the period it has seen.
+    keeps, count = False, 0
 
     def before_step(self, weights: Weights, clock: Clock) -> None:
         """A step begins at these weights."""
@@ -44,6 +45,8 @@ class Last:
 
 class _Kept(Last):
     """Keeps weights of the size of the network."""
+
+    keeps = True
 
     def __init__(self) -> None:
         self.begin_period()
