@@ -23,6 +23,7 @@ def run(module, *arguments):
     return ended.stdout
 
 
+# Where there are several processes, one takes all of a group: what they share takes long to make.
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     """The directory that a small run has written, and what it printed."""
@@ -33,6 +34,7 @@ def report(tmp_path_factory):
     return directory, printed
 
 
+@pytest.mark.xdist_group("report")
 def test_the_json_has_every_contender_and_the_ratios(report):
     results = json.loads((report[0] / "results.json").read_text("utf-8"))
     times = results["steps"]["linear"]
@@ -48,6 +50,7 @@ def test_the_json_has_every_contender_and_the_ratios(report):
     assert results["environment"]["mxnet"] == "1.9.1"
 
 
+@pytest.mark.xdist_group("report")
 def test_the_convergence_comparison_has_scikit_learn_and_both_targets(report):
     methods = json.loads((report[0] / "results.json").read_text("utf-8"))["convergence"]["500"]
     solvers = {"scikit-learn " + solver for solver in ("sag", "saga", "lbfgs", "newton-cholesky")}
@@ -58,6 +61,7 @@ def test_the_convergence_comparison_has_scikit_learn_and_both_targets(report):
         assert all((each["iterations"] is None) == (not each["seconds"]) for each in reached)
 
 
+@pytest.mark.xdist_group("report")
 def test_the_tables_are_printed_and_written(report):
     directory, printed = report
     written = (directory / "results.md").read_text("utf-8")
@@ -139,6 +143,7 @@ def schedules(tmp_path_factory):
     return run("benchmarks.schedules", "--problems", "generated", *small, "--picture", picture), picture
 
 
+@pytest.mark.xdist_group("schedules")
 def test_schedules_are_compared_by_passes(schedules):
     printed, picture = schedules
     of_passes, of_costs = printed.split("Full gradients of")
@@ -166,6 +171,7 @@ def test_passes_of_schedules_are_the_same_each_time():
     assert [row[0] for row in first] == arguments[-3:]
 
 
+@pytest.mark.xdist_group("schedules")
 def test_the_page_has_the_tables_of_schedules(schedules):
     page = (ROOT / "docs" / "schedules.md").read_text("utf-8")
     of_passes, of_costs = schedules[0].split("Full gradients of")

@@ -14,5 +14,5 @@ package=$("$root/.venv/bin/python" -c 'import svrg_optimization; print(svrg_opti
 for document in "$root"/README.md "$root"/docs/*.md "$root"/docs/*.rst; do
     if [ -e "$document" ]; then set -- "$@" "$document"; fi
 done
-"$root/.venv/bin/python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -n auto --maxprocesses 8 \
+"$root/.venv/bin/python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -n auto --maxprocesses 8 --dist loadgroup \
     --doctest-modules "$root/tests" "$package" "$@"

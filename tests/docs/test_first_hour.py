@@ -16,6 +16,8 @@ import pytest
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+# Where there are several processes, one takes them all: what they share takes long to make.
+pytestmark = pytest.mark.xdist_group("first hour")
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "first_hour.md"
 
 

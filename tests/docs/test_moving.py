@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+# Where there are several processes, one takes them all: what they share takes long to make.
+pytestmark = pytest.mark.xdist_group("moving")
 PAGE = pathlib.Path(__file__).resolve().parent.parent.parent / "docs" / "moving.md"
 LEVELS = ["fit", "loop"]
 
