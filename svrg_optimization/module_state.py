@@ -7,7 +7,6 @@ from .checkpoint.svrg_file import Sections
 from .distributed.states_on_servers import as_servers_have_them
 from .mxnet_api import internals
 from .svrg import coefficients, schedules, settings
-from .svrg.schedules import EveryEpochs
 
 _LOST = (
     "the checkpoint's {0} can't be made from it: {1}. Give it again: SVRGModule.load(..., {0}=...), or load with "
@@ -44,7 +43,7 @@ def arguments_of(sections: Sections, given: Mapping[str, Any]) -> Dict[str, Any]
     found: Dict[str, Any] = {}
     if not given.keys() & {"update_freq", "snapshots"}:
         saved = sections["schedule"].get("snapshots")
-        if saved is None or _is_default(saved):
+        if saved is None or schedules.update_freq_of(saved) is not None:
             found["update_freq"] = sections["schedule"]["update_freq"]
         else:
             found["snapshots"] = _remade("snapshots", schedules.from_settings(saved), saved)
@@ -52,10 +51,6 @@ def arguments_of(sections: Sections, given: Mapping[str, Any]) -> Dict[str, Any]
     if "coefficient" not in given and saved is not None:
         found["coefficient"] = _remade("coefficient", coefficients.from_settings(saved), saved)
     return found
-
-
-def _is_default(saved: Mapping[str, Any]) -> bool:
-    return saved.get("class") == "EveryEpochs" and dict(saved) == EveryEpochs(saved["k"]).settings()
 
 
 def _remade(argument: str, found: Any, saved: Any) -> Any:
@@ -69,7 +64,7 @@ def restore_snapshot(module: Any, sections: Sections) -> None:
     module._clock.restore(sections["clock"])
     module._draws.restore(sections["draws"])
     module._snapshot.restore(sections["snapshot"], module._mod_aux, internals.contexts(module))
-    # Files before format 3 have no history and no sections of devices; the first ones of it no coefficient.
+    # Older files lack the history and the devices, or the schedule's settings, the iterates and the coefficient.
     module._progress.restore(sections.get("history", {"records": []}))
     saved = sections["schedule"].get("snapshots")
     _restore_if_alike(module._iterates, sections.get("iterates", {}), module._schedule, saved, module.logger)

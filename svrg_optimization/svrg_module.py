@@ -274,11 +274,10 @@ class SVRGModule(Module):
     def _plan_in_numbers(self) -> Dict[str, int]:
         """When snapshots are taken and how gradients are corrected, for other workers to compare."""
         schedule, coefficient = self._schedule.settings(), self._coefficient.settings()
-        is_default = type(self._schedule) is EveryEpochs and schedule == EveryEpochs(self.update_freq).settings()
+        update_freq = schedules.update_freq_of(schedule)
+        of_schedule = {"snapshots=": as_number(sorted(schedule.items()))}
         return {
-            **(
-                {"update_freq": self.update_freq} if is_default else {"snapshots=": as_number(sorted(schedule.items()))}
-            ),
+            **(of_schedule if update_freq is None else {"update_freq": update_freq}),
             "coefficient": 1 if coefficient == Constant(1).settings() else as_number(sorted(coefficient.items())),
         }
 
@@ -780,7 +779,7 @@ class SVRGModule(Module):
 
     def _corrects(self) -> bool:
         """Whether the gradients of the coming step are corrected."""
-        if not self._snapshot.taken or (self._schedule.warm_start and self._is_warm_start):
+        if not self._snapshot.taken or self._is_warm_start:
             return False
         self._alpha = self._coefficient.at(self._clock)
         # States that batches hand on go on at the snapshot, too, for the steps to come.
@@ -842,7 +841,7 @@ class SVRGModule(Module):
         RuntimeError
             The optimizer isn't initialized, or has a learning rate that is chosen from snapshots, and there is none.
         """
-        if self._schedule.warm_start and self._is_warm_start:
+        if self._is_warm_start:
             self._clock.forget_snapshots()
         if not self._snapshot.taken:
             if self._steps is not None:

@@ -397,6 +397,16 @@ def from_settings(saved: Optional[Dict[str, Any]]) -> Optional[Schedule]:
     return settings.instance(KINDS, saved)
 
 
+def update_freq_of(saved: Dict[str, Any]) -> Optional[int]:
+    """The `update_freq` that means the same as the schedule with these `settings`; None if there is none.
+
+    >>> update_freq_of(EveryEpochs(3).settings()), update_freq_of(EveryEpochs(3, warm_start=1).settings())
+    (3, None)
+    """
+    k: Any = saved.get("k")
+    return k if saved.get("class") == "EveryEpochs" and saved == EveryEpochs(k).settings() else None
+
+
 def of_arguments(update_freq: Any, snapshots: Any, default: int = 2) -> Schedule:
     """The schedule that the arguments of an SVRGModule mean.
 
