@@ -132,6 +132,8 @@ class SVRGBucketingModule(BucketingModule):
             "fixed_param_names": fixed_param_names, "state_names": state_names, "group2ctxs": group2ctxs,
             "compression_params": compression_params, "update_freq": update_freq, "overlap": overlap,
             "save_memory": save_memory, "snapshots": snapshots, "coefficient": coefficient,
+            # Steps on the rows of a batch need the weights for themselves, and buckets share them.
+            "sparse": "dense",
         }  # fmt: skip
         self._default_key = default_bucket_key
         # The bucket whose training the others join. It stays when buckets are bound anew.

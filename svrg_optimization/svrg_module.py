@@ -13,15 +13,17 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 import mxnet as mx
 from mxnet.module import Module
 
-from . import chosen_steps, module_state, notices
+from . import chosen_steps, module_state, notices, sparse_steps
 from .checkpoint import files, position
 from .compute import data, ways
 from .compute.full_pass import Callbacks, FullPass, Network, Source
 from .compute.larger_batches import LargerBatches
 from .compute.own_thread import SnapshotModule
 from .compute.parts import Part, growing_part
+from .compute.pass_over_rows import PassOverRows
 from .compute.serial import Serial
 from .compute.sgd import PreparedSGD
+from .compute.touched_rows import TouchedRows
 from .compute.updater import Updater
 from .distributed import workers
 from .distributed.exchange_of_numbers import as_number
@@ -114,12 +116,19 @@ class SVRGModule(Module):
         one of MXNet's learning rate schedules, or what `svrg_optimization.coefficients` has, such as ``Linear(0.75,
         epochs=24)``. 1 is SVRG; 0 is Module, to the bit, and computes nothing at the snapshot.
 
+    sparse : {'lazy', 'reweighted', 'dense'}, optional
+        What a step does to rows of a weight that its batch doesn't touch, if the gradient is `row_sparse`. 'lazy': what
+        a dense step does, later. 'reweighted': nothing; a step that touches a row adds more of the full gradient.
+        'dense': all rows take part in each step. By default 'lazy' with plain SGD, otherwise 'reweighted' for
+        `row_sparse` weights, and 'dense' for dense ones or where neither can be had.
+
     Raises
     ------
     TypeError
         `update_freq` is no integer, `snapshots` no schedule, or `coefficient` none of these.
     ValueError
-        `update_freq` is below 1, or given beside `snapshots`; `coefficient` is below 0; `compression_params` is given;
+        `update_freq` is below 1, or given beside `snapshots`; `coefficient` is below 0; there is no such `sparse`;
+        `compression_params` is given;
         `next_states` doesn't fit the network; or the symbol has a parameter ``x_full`` beside ``x``.
 
     References
@@ -147,7 +156,7 @@ class SVRGModule(Module):
         fixed_param_names: Optional[Sequence[str]] = None, state_names: Optional[Sequence[str]] = None,
         group2ctxs: Any = None, compression_params: Optional[Mapping[str, Any]] = None, update_freq: int = 2, *,
         overlap: Optional[bool] = None, save_memory: bool = False, next_states: Optional[Mapping[str, str]] = None,
-        snapshots: Optional[Schedule] = None, coefficient: Any = 1.0,
+        snapshots: Optional[Schedule] = None, coefficient: Any = 1.0, sparse: Optional[str] = None,
     ) -> None:  # fmt: skip
         checks.compression(compression_params)
         checks.work_load(work_load_list, context)
@@ -165,6 +174,8 @@ class SVRGModule(Module):
         # The snapshot: the same network, with weights of its own.
         self._mod_aux = SnapshotModule(*arguments)
         self._ways = overlap, save_memory
+        # How rows are updated that a batch doesn't touch: as the user wants it, and as it is done.
+        self._sparse, self._sparse_mode = sparse_steps.check_argument(sparse), "dense"
         self._make_parts(next_states)
 
     def _make_parts(self, next_states: Optional[Mapping[str, str]]) -> None:
@@ -397,8 +408,11 @@ class SVRGModule(Module):
         return None
 
     def _bind_snapshot(self, sharer: "Optional[SVRGModule]", grad_req: Any) -> None:
+        if sharer is not None:
+            # It doesn't have its weights to itself any more.
+            sharer._take_dense_steps()
         if sharer is None:
-            way = ways.choose(self, *self._ways)
+            way = ways.choose(self, *self._ways, self._sparse == "dense")
             placed = way.contexts(internals.contexts(self))
         else:
             if not sharer._mod_aux.params_initialized:
@@ -422,6 +436,8 @@ class SVRGModule(Module):
         if self._restoring is not None and self._restoring.sections is not None:
             module_state.restore_snapshot(self, self._restoring.sections)
         self._snapshot.convert(internals.gradients(self))
+        if self.optimizer_initialized and sharer is None:
+            self._choose_sparse_steps()
 
     def _share_training(self, sharer: "SVRGModule") -> None:
         """Have one snapshot with another module, and count its steps together; settings of the same value are one."""
@@ -448,6 +464,7 @@ class SVRGModule(Module):
 
     def _reset_bind(self) -> None:
         # Module.bind calls this to free what is bound.
+        self._leave_rows()
         super()._reset_bind()
         internals.unbind(self._mod_aux)
         # These hold on to what was bound.
@@ -466,6 +483,7 @@ class SVRGModule(Module):
         # hold the same weights, but the mean of three or more equal numbers is rounded: a checkpoint would not be
         # what training goes on with.
         internals.wait_for_auxiliary_states(self)
+        self._show_rows()
         super()._sync_params_from_devices()
         if len(internals.contexts(self)) > 2:
             internals.take_weights_that_all_devices_hold(self)
@@ -507,6 +525,7 @@ class SVRGModule(Module):
             internals.is_own_copy(self, arg_params)
             and (self._steps is None or internals.devices_have(self, arg_params))
         )
+        self._leave_rows()
         super().init_params(initializer, arg_params, aux_params, allow_missing, force_init, allow_extra)
         if is_set:
             self._note_new_weights()
@@ -537,6 +556,7 @@ class SVRGModule(Module):
         ValueError
             There is a name that the network doesn't know.
         """
+        self._leave_rows()
         super().set_params(arg_params, aux_params, allow_missing, force_init, allow_extra)
         if allow_missing:
             self._note_new_weights()
@@ -603,6 +623,7 @@ class SVRGModule(Module):
             return
         checks.kvstore(kvstore)
         checks.optimizer(optimizer)
+        self._leave_rows()
         internals.wait_for_kvstore(self)
         chosen_steps.refuse_for_instance(optimizer, optimizer_params)
         settings = chosen_steps.with_schedule(
@@ -652,6 +673,7 @@ class SVRGModule(Module):
                 self.optimizer_initialized = False
                 raise
             self._restoring = None
+        self._choose_sparse_steps()
 
     def borrow_optimizer(self, shared_module: Module) -> None:
         """Use the optimizer and KVStore of another module.
@@ -674,6 +696,71 @@ class SVRGModule(Module):
         self._choose_steps_by(getattr(shared_module, "_steps", None))
         super().borrow_optimizer(shared_module)
         self._position = getattr(shared_module, "_position", None) or position.Position(self._users_optimizer())
+        # Another module may update the same states.
+        self._take_dense_steps()
+        if isinstance(shared_module, SVRGModule):
+            shared_module._take_dense_steps()
+
+    # ------------------------------------------------------------------------------- weights of which rows are touched
+
+    def _choose_sparse_steps(self) -> None:
+        """Decide, for this optimizer and store, how rows are updated that a batch doesn't touch."""
+        if not self.for_training or not any(array[0].stype != "default" for _, array in internals.gradients(self)):
+            return
+        self._sparse_mode, reason = sparse_steps.choose(self._sparse, self._obstacle_to, self._has_sparse_weights())
+        if isinstance(self._way, TouchedRows):
+            self._way.begin(sparse_steps.replicas_of(self._sparse_mode, self, self._way, self._publish_rows))
+        if reason:
+            self.logger.info("Steps are dense, on all rows of all weights: %s", reason)
+
+    def _has_sparse_weights(self) -> bool:
+        trained = {name for name, arrays in internals.gradients(self) if arrays[0].stype != "default"}
+        return all(arrays[0].stype != "default" for name, arrays in internals.parameter_arrays(self) if name in trained)
+
+    def _obstacle_to(self, mode: str) -> Optional[str]:
+        """Why lazy or reweighted steps can't be had; None if they can."""
+        if not isinstance(self._way, TouchedRows) or not self._way.groups:
+            return "it isn't known which rows of the weights a batch of this network touches"
+        if self._workers.has_others:
+            return "the weights are on the servers of a job"
+        if internals.kvstore(self) is not None and internals.updater_of_store(internals.kvstore(self)) is None:
+            return "the KVStore adds up gradients, and updates nothing"
+        if self._schedule.at != "last":
+            return "snapshots={} looks at all weights in each step".format(self._schedule)
+        if self._coefficient.learns:
+            return "coefficient={!r} looks at all gradients".format(self._coefficient)
+        if self._monitored:
+            return "a Monitor looks at the whole network"
+        decays = internals.weight_decays(self, self._users_optimizer())
+        return sparse_steps.obstacle_of_optimizer(mode, self._users_optimizer(), any(decays.values()))
+
+    def _take_dense_steps(self) -> None:
+        self._leave_rows()
+        if "_way" in self.__dict__ and isinstance(self._way, TouchedRows):
+            self._sparse_mode = "dense"
+            self._way.begin([])
+
+    def _publish_rows(self) -> None:
+        """Give the KVStore the weights of which steps touch rows."""
+        names = self._way.names
+        self._workers.set_weights(
+            {name: arrays for name, arrays in internals.parameter_arrays(self) if name in names}, at_rest=False
+        )
+
+    def _pull_sparse_weights(self) -> None:
+        """Give all devices all rows of what a KVStore has updated, which mxnet leaves to `prepare`."""
+        if internals.updater_of_store(internals.kvstore(self)) is not None or self._workers.has_others:
+            internals.pull_sparse_weights(self)
+
+    def _show_rows(self) -> None:
+        """Somebody will read the weights or the optimizer's states."""
+        if "_way" in self.__dict__:
+            self._way.show(self)
+
+    def _leave_rows(self) -> None:
+        """Somebody will write them."""
+        if "_way" in self.__dict__:
+            self._way.leave(self)
 
     def _training_objective(self) -> TrainingObjective:
         rows = self._gradient.rows_in_step(self._full_batch_rows) or [1]
@@ -706,11 +793,9 @@ class SVRGModule(Module):
         elif steps.is_broken:
             self._go_back(steps, None)
         elif steps.shift_is_due:
-            weights = {name: array for name, (array, _) in self._both_weights().items()}
+            self._show_rows()
+            weights = {name: array for name, (array, _) in internals.weights_of_both(self, self._mod_aux).items()}
             self._set_weights(steps.take_shift(weights), {}, at_rest=False)
-
-    def _both_weights(self) -> Dict[str, Tuple[mx.nd.NDArray, mx.nd.NDArray]]:
-        return internals.weights_of_both(self, self._mod_aux)
 
     def _go_back(self, steps: StepControl, epoch: Optional[int]) -> None:
         """Go back to the snapshot, from rest, with a shorter step."""
@@ -732,6 +817,7 @@ class SVRGModule(Module):
         self._workers.set_weights(on_devices, at_rest)
         updater = internals.updater_of_weights(self)
         if at_rest and updater is not None:
+            self._leave_rows()
             internals.rest(updater)
 
     def _users_optimizer(self) -> mx.optimizer.Optimizer:
@@ -768,6 +854,8 @@ class SVRGModule(Module):
         if not (trains and self._corrects()):
             if trains and self._numbers_plain_draws():
                 self._draws.advance()
+            self._show_rows()
+            self._way_shows_own_outputs()
             super().forward(batch, is_train)
             return
         if self._steps is not None:
@@ -776,6 +864,20 @@ class SVRGModule(Module):
         self._draws.advance()
         self._way.forward(self, batch, as_bound)
         self._corrected = True
+
+    def _way_shows_own_outputs(self) -> None:
+        if "_way" in self.__dict__:
+            self._way.show_own_outputs(self)
+
+    def _backward_live(self, head_gradients: Any) -> None:
+        if self._corrected:
+            self._way.backward_live(self, head_gradients)
+        else:
+            internals.backward(self, head_gradients)
+
+    def _takes_rows(self) -> bool:
+        """Whether the coming steps live on the rows of their batches."""
+        return self._snapshot.taken and "_way" in self.__dict__ and bool(self._way.names)
 
     def _corrects(self) -> bool:
         """Whether the gradients of the coming step are corrected."""
@@ -814,24 +916,22 @@ class SVRGModule(Module):
         if self._batch is not None and self._passes != self._snapshot.passes:
             raise RuntimeError("backward() after update_full_grads() needs a new forward(): the snapshot has moved")
         self._snapshot.gradients_pending = True
-        internals.backward(self, _heads(self, out_grads, self._batch))
-        rows = internals.rows_on_devices(self)
+        self._backward_live(_heads(self, out_grads, self._batch))
+        rows = self._way.rows_on_devices(self) if self._corrected else internals.rows_on_devices(self)
         self._clock.evaluated(sum(rows))
         if self._corrected:
             self._way.backward(self, lambda module: _heads(module, out_grads, self._batch))
             self._clock.evaluated(sum(rows))
             if self._steps is not None:
-                self._steps.before_correction(self._way.gradients(self), self._both_weights)
-            gradients, mu, factors = (
-                self._way.gradients(self),
-                self._snapshot.full_gradient,
-                self._gradient.rows_in_step(rows),
-            )
+                self._steps.before_correction(self._way.gradients(self), partial(self._way.weights, self))
+            mu, factors = self._snapshot.full_gradient, self._gradient.rows_in_step(rows)
             if self._variance_monitor is not None:
-                self._variance_monitor.look(gradients, sum(factors))
+                self._variance_monitor.look(self._way.gradients_in_full(self), sum(factors))
             if self._coefficient.learns:
-                self._coefficient.look(gradients, mu[0], sum(factors), self._clock, self._workers.of_first)
-            self._correction(gradients, mu, factors, self._alpha)
+                self._coefficient.look(
+                    self._way.gradients(self), mu[0], sum(factors), self._clock, self._workers.of_first
+                )
+            self._way.correct(self, self._correction, mu, factors, self._alpha)
 
     def update(self) -> None:
         """Let the user's optimizer update the weights by the gradients that `backward` left.
@@ -861,7 +961,15 @@ class SVRGModule(Module):
         keeps_iterates = self._iterates.keeps and self._snapshot.taken and not self._is_plain
         if keeps_iterates:
             self._iterates.before_step(self._trained_weights(), self._clock)
-        super().update()
+        if self._corrected and self._way.names:
+            with internals.left_alone(self, self._way.names):
+                super().update()
+            self._way.update_rows()
+        else:
+            self._leave_rows()
+            super().update()
+            if self._corrected:
+                self._pull_sparse_weights()
         self._clock.step()
         if keeps_iterates:
             self._iterates.after_step(self._trained_weights(), self._clock)
@@ -914,6 +1022,9 @@ class SVRGModule(Module):
             return
         super().install_monitor(mon)
         self._monitored = True
+        if self.optimizer_initialized:
+            self._leave_rows()
+            self._choose_sparse_steps()
 
     def prepare(self, data_batch: Any, sparse_row_id_fn: Any = None) -> None:
         """Prepare for the next batch; `fit`, `score` and `predict` call this.
@@ -933,6 +1044,9 @@ class SVRGModule(Module):
         """
         # Module.fit calls this. Whoever calls a plain Module's fit for this module asks for a warm start.
         self._warm_start = self._warm_start or self._epochs_of_fit is None
+        if sparse_row_id_fn is not None and self._takes_rows():
+            # All devices have all rows, when somebody looks.
+            sparse_row_id_fn = None
         super().prepare(data_batch, sparse_row_id_fn)
 
     # --------------------------------------------------------------------------------------- the full gradient
@@ -1072,9 +1186,11 @@ class SVRGModule(Module):
         if self._steps is not None:
             self._steps.leave(self._objective(), self._point())
 
+        full_pass = self._full_pass(out_grads)
+
         def compute() -> Tuple[OnDevices, int]:
             nonlocal norms
-            totals, own = self._full_pass(out_grads).run(part.source, callbacks, epoch)
+            totals, own = full_pass.run(part.source, callbacks, epoch)
             self._clock.evaluated(own)
             samples = self._workers.samples(part.samples_of(own))
             if self._steps is not None and self._snapshot.samples not in (None, samples):
@@ -1092,6 +1208,7 @@ class SVRGModule(Module):
                 raise
             self._go_back(self._steps, epoch)
             return None
+        self._way.arrive(full_pass)
         return norms
 
     def _look_whose_steps(self) -> None:
@@ -1126,7 +1243,8 @@ class SVRGModule(Module):
 
     def _full_pass(self, out_grads: OutGrads) -> FullPass:
         heads = None if out_grads is None else lambda module, batch: _heads(module, out_grads, batch)
-        return FullPass(self._network_of_pass(), heads, self._is_free(), self._notice_filling)
+        kind = PassOverRows if self._way.names else FullPass
+        return kind(self._network_of_pass(), heads, self._is_free(), self._notice_filling)
 
     def _network_of_pass(self) -> Network:
         draws = self._draws if self._network_draws else None
@@ -1283,6 +1401,7 @@ class SVRGModule(Module):
     def _end_epoch_of_fit(self) -> None:
         self._end_monitoring(self._clock.epoch)
         # What is saved after an epoch is to be finite, though the next snapshot is still to come.
+        self._show_rows()
         if self._steps is not None and not internals.weights_are_finite(self):
             self._go_back(self._steps, self._clock.epoch)
 
@@ -1325,6 +1444,7 @@ class SVRGModule(Module):
         RuntimeError
             There is no optimizer, or it runs on plain mxnet's parameter servers, which don't give their states away.
         """
+        self._show_rows()
         fname, on_servers = os.path.expanduser(os.fspath(fname)), self._workers.states_on_servers()
         if on_servers is None:
             super().save_optimizer_states(fname)
@@ -1353,6 +1473,7 @@ class SVRGModule(Module):
         ValueError
             The file is damaged, or has the states of another optimizer.
         """
+        self._leave_rows()
         module_state.take_over(self, files.load_states(fname), fname, {})
 
     def save_checkpoint(

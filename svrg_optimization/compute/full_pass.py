@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import itertools
-from typing import Any, Callable, ContextManager, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, ContextManager, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from mxnet.model import BatchEndParam
 from mxnet.module import Module
@@ -80,10 +80,15 @@ class FullPass:
         self._heads, self._live_is_free = heads, live_is_free and not self._states.carried
         self._true_rows = TrueRows(
             shapes.batch_axes(self._live.data_shapes), shapes.batch_axes(self._live.label_shapes),
-            functools.partial(shapes.can_reshape_to, self._live), on_filling,
+            functools.partial(self.takes, self._live), on_filling,
         )  # fmt: skip
         self._turns: Iterator[Module] = iter(())
         self._is_first = True
+
+    @staticmethod
+    def takes(live: Module, rows: Any) -> bool:
+        """Whether the network of a module can be given a batch of true rows only."""
+        return shapes.can_reshape_to(live, rows)
 
     def run(self, source: Source, callbacks: Callbacks, epoch: Optional[int]) -> Tuple[OnDevices, int]:
         """The sums of the gradients, on each device, and the number of samples."""
@@ -124,15 +129,22 @@ class FullPass:
         if self._draws is not None:
             self._draws.next()
         for part in self._true_rows.of(batch):
-            module = next(self._turns)
-            if module is self._live and not shapes.are_bound(module, part):
-                # Its outputs would get another shape.
-                module = self._way.aux
-            gradients = self._gradients_of(module, part)
-            rows = self._gradient.rows_in_sum(internals.rows_on_devices(module))
-            weight = getattr(part, "weight", 1)
-            full_gradient.add_batch(totals, gradients, [weight * count for count in rows])
+            self._add_part(totals, part)
         return self._true_rows.count(batch)
+
+    def _add_part(self, totals: OnDevices, part: Any) -> None:
+        """Add the gradients of true rows."""
+        module = next(self._turns)
+        if module is self._live and not shapes.are_bound(module, part):
+            # Its outputs would get another shape.
+            module = self._way.aux
+        gradients = self._gradients_of(module, part)
+        full_gradient.add_batch(totals, gradients, self._factors(part, internals.rows_on_devices(module)))
+
+    def _factors(self, part: Any, rows: List[int]) -> List[float]:
+        """By what the gradients of each device, with so many rows, are multiplied."""
+        weight = getattr(part, "weight", 1)
+        return [weight * count for count in self._gradient.rows_in_sum(rows)]
 
     def _gradients_of(self, module: Module, batch: Any) -> GradientsOnDevices:
         of_snapshot = module is self._way.aux

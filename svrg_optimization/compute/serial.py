@@ -1,13 +1,13 @@
 """The snapshot's pass right after that of the current weights, on the same devices. Other ways change parts of this."""
 
 import contextlib
-from typing import Any, Callable, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 from mxnet.module import Module
 
 from ..mxnet_api import internals
 from ..svrg.batches import labels
-from ..svrg.estimator import Gradients
+from ..svrg.estimator import Alpha, Correction, Gradients, OnDevices
 from ..svrg.random_draws import DrawStream
 from ..svrg.states import States
 from .forward import Forward
@@ -73,9 +73,17 @@ class Serial:
             internals.copy_labels(live, self.aux)
         self._forward_aux(self.aux, batch, as_bound)
 
+    def backward_live(self, live: Module, head_gradients: Any) -> None:
+        """The backward pass at the current weights."""
+        internals.backward(live, head_gradients)
+
     def backward(self, live: Module, heads: Heads) -> None:
         """What is to be done after the backward pass at the current weights."""
         self.aux.backward(heads(self.aux))
+
+    def rows_on_devices(self, live: Module) -> List[int]:
+        """How many rows of the batch each device has."""
+        return internals.rows_on_devices(live)
 
     def gradients(self, live: Module) -> List[Gradients]:
         """The arrays of the gradients; the same list until arrays have changed."""
@@ -84,6 +92,42 @@ class Serial:
             pairs = zip(internals.gradients(live), internals.gradients(self.aux))
             self._gradients = executors, [Gradients(name, here, there) for (name, here), (_, there) in pairs]
         return self._gradients[1]
+
+    def weights(self, live: Module) -> Dict[str, Tuple[Any, Any]]:
+        """The weights that these are gradients with respect to, current and the snapshot's, on the first device."""
+        return internals.weights_of_both(live, self.aux)
+
+    def gradients_in_full(self, live: Module) -> List[Gradients]:
+        """The gradients, of the shapes of their parameters."""
+        return self.gradients(live)
+
+    def correct(
+        self, live: Module, correction: Correction, mu: OnDevices, factors: Sequence[int], alpha: Alpha
+    ) -> None:  # fmt: skip
+        """Replace the gradients at the current weights by variance-reduced gradients, see `Correction`."""
+        correction(self.gradients(live), mu, factors, alpha)
+
+    # ------------------------------------------------------------------------ ways that have the weights to themselves
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The parameters that `update_rows` updates."""
+        return ()
+
+    def update_rows(self) -> None:
+        """Update what this way updates."""
+
+    def arrive(self, full_pass: Any) -> None:
+        """The snapshot has moved, by this full pass."""
+
+    def show(self, live: Module) -> None:
+        """Somebody will read the module's weights or the optimizer's states."""
+
+    def leave(self, live: Module) -> None:
+        """Somebody will write them."""
+
+    def show_own_outputs(self, live: Module) -> None:
+        """The next forward pass is that of the modules' own executors."""
 
     def _repeat_draw(self) -> None:
         if self._draws.active:

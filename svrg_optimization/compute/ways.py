@@ -10,13 +10,14 @@ from . import cores
 from .following import Following, MemorySaving
 from .overlapped import Overlapped
 from .serial import Serial
+from .touched_rows import TouchedRows
 
 # Below so many parameters a network is small.
 SMALL = 50000
 
 
-def choose(live: Module, overlap: Optional[bool], save_memory: bool) -> Type[Serial]:
-    """The way for a bound module.
+def choose(live: Module, overlap: Optional[bool], save_memory: bool, dense: bool = False) -> Type[Serial]:
+    """The way for a bound module; `dense` if all rows of a weight are to take part in each step.
 
     Raises
     ------
@@ -24,6 +25,8 @@ def choose(live: Module, overlap: Optional[bool], save_memory: bool) -> Type[Ser
         `overlap` is asked for where it can't be had.
     """
     overlaps = cores.overlaps(overlap, internals.contexts(live))
+    if internals.has_gradients_of_rows(live) and not dense:
+        return TouchedRows
     if save_memory:
         return MemorySaving if _can_follow(live) else Serial
     size = sum(map(math.prod, internals.parameter_shapes(live).values()))

@@ -314,6 +314,11 @@ def is_plain(module: Any) -> bool:
     return module._group2ctxs is None and all(array.stype == "default" for array in arrays)
 
 
+def has_gradients_of_rows(module: Any) -> bool:
+    """Whether the gradient of a parameter of a bound module is `row_sparse`."""
+    return any(arrays[0].stype == "row_sparse" for _, arrays in gradients(module))
+
+
 def has_groups_of_contexts(module: Any) -> bool:
     """Whether parts of the network are placed by `group2ctxs`."""
     return module._group2ctxs is not None
@@ -321,9 +326,16 @@ def has_groups_of_contexts(module: Any) -> bool:
 
 def backward(module: Any, head_gradients: Any) -> None:
     """``Module.backward``, with an error that says what to do if the network needs head gradients."""
-    try:
-        # The module may be an SVRGModule, but this pass is a plain one.
+    # The module may be an SVRGModule, but this pass is a plain one.
+    with needs_heads_explained(module, head_gradients):
         Module.backward(module, head_gradients)
+
+
+@contextlib.contextmanager
+def needs_heads_explained(module: Any, head_gradients: Any) -> Iterator[None]:
+    """Say what to do, if a backward pass of the module's network fails because it needs head gradients."""
+    try:
+        yield
     except MXNetError as error:
         reason = str(error).strip().split("\n")[-1]
         if head_gradients is not None or "head_gradient" not in reason:
@@ -591,3 +603,68 @@ def free(store: Any) -> None:
     """Leave the job, now: when Python itself frees the store, or whether, is uncertain."""
     handle, store.handle = store.handle, None
     check_call(_LIB.MXKVStoreFree(handle))
+
+
+# ------------------------------------------------------------------------------------------------- rows of a network
+
+
+@without_notes_on_kernels()
+def bound(symbol: Any, context: Any, arguments: Dict[str, Any], gradients: Dict[str, Any], auxiliary: Any) -> Any:
+    """An executor of a network on these arrays; arguments without a gradient get none."""
+    names = symbol.list_arguments()
+    wanted = {name: gradients[name] for name in names if gradients.get(name) is not None}
+    requests = {name: "write" if name in wanted else "null" for name in names}
+    return symbol.bind(context, {name: arguments[name] for name in names}, wanted, requests, auxiliary or None)
+
+
+def show_outputs(executor: Any, outputs: Optional[List[Any]]) -> None:
+    """Let a bound module's executor show the outputs of another one; with None, its own again."""
+    executor.outputs = outputs if outputs is not None else executor._get_outputs()
+
+
+def parts_of_batch(module: Any, rows: int) -> List[slice]:
+    """Which rows of a batch each device gets."""
+    return _split_input_slice(rows, module._work_load_list)
+
+
+@contextlib.contextmanager
+def left_alone(module: Any, names: Any) -> Iterator[None]:
+    """Let ``Module.update`` leave parameters alone."""
+    group = module._exec_group
+    gradients = group.grad_arrays
+    group.grad_arrays = [
+        [None] * len(arrays) if name in names else arrays for name, arrays in zip(group.param_names, gradients)
+    ]
+    try:
+        yield
+    finally:
+        group.grad_arrays = gradients
+
+
+def rates(optimizer: Any, key: Any) -> Tuple[float, float]:
+    """The learning rate and weight decay of the last update of a weight, as the optimizer's operators took them."""
+    (rate,), (decay,) = optimizer._get_lrs([key]), optimizer._get_wds([key])
+    return as_taken(optimizer, rate), as_taken(optimizer, decay)
+
+
+def pull_all_rows(module: Any, name: str, array: Any) -> None:
+    """Set an array to a parameter in the module's KVStore."""
+    if array.stype == "default":
+        module._kvstore.pull(name, array)
+    else:
+        rows = mx.nd.arange(array.shape[0], dtype="int64")
+        module._kvstore.row_sparse_pull(name, array, row_ids=rows)
+
+
+def pull_sparse_weights(module: Any) -> None:
+    """Set the `row_sparse` weights on all devices to those of the KVStore that updates them."""
+    if module._update_on_kvstore:
+        for name, arrays in parameter_arrays(module):
+            if arrays[0].stype == "row_sparse":
+                rows = mx.nd.arange(arrays[0].shape[0], dtype="int64")
+                module._kvstore.row_sparse_pull(name, arrays, row_ids=rows)
+
+
+def set_context(optimizer: Any, array: Any) -> None:
+    """Let an optimizer count the updates of the device that an array is on."""
+    optimizer._set_current_context(array.context.device_id)

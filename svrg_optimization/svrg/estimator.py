@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence, Tup
 
 import numpy as np
 
+from ..mxnet_api import memory
 from ..mxnet_api.prepared import operation
 
 # Of fewer elements, b mu is kept: a call takes longer than what it computes.
@@ -91,7 +92,24 @@ class Estimator:
         wide = widened(gradient)
         for operate in self.direction(wide, widened(snapshot_gradient), mu, rows, alpha):
             operate()
-        wide.astype(gradient.dtype).tostype(gradient.stype).copyto(gradient)
+        narrow = wide.astype(gradient.dtype)
+        # All rows are stored: weight decay and momentum are for those of zeros, too.
+        (narrow if gradient.stype == "default" else memory.with_all_rows(narrow)).copyto(gradient)
+
+
+def direction_on_rows(gradient: Any, snapshot_gradient: Any, mu: Any, rows: int, alpha: float = 1.0) -> None:
+    """Turn `gradient`, of the rows of a weight that a batch touches, into g, in place: NumPy arrays of one shape.
+
+    The other rows of the gradient are 0, at the current weights and at the snapshot. `mu` is the full gradient there,
+    in lazy steps; in reweighted ones, D times that. `rows` and `alpha` are those of `Estimator.direction`.
+
+    >>> gradient = np.array([3.0])
+    >>> direction_on_rows(gradient, np.array([1.0]), np.array([0.25]), rows=2)
+    >>> gradient
+    array([2.5])
+    """
+    gradient -= snapshot_gradient if alpha == 1 else alpha * snapshot_gradient
+    gradient += (alpha * rows) * mu
 
 
 class Gradients(NamedTuple):
@@ -102,7 +120,7 @@ class Gradients(NamedTuple):
     snapshot: Sequence[Any]
 
 
-def _of(name: str, alpha: Alpha) -> float:
+def coefficient_of(name: str, alpha: Alpha) -> float:
     """The coefficient of a parameter."""
     found = alpha.get(name, 1.0) if isinstance(alpha, Mapping) else alpha
     if not 0 <= found < float("inf"):
@@ -139,7 +157,7 @@ class Correction:
                 for k, on_device in enumerate(mu)
                 if name in on_device
                 for operate in self._estimator.direction(
-                    live[k], snapshot[k], on_device[name], rows[k], _of(name, alpha)
+                    live[k], snapshot[k], on_device[name], rows[k], coefficient_of(name, alpha)
                 )
             ]
         for operate in self._operations[key]:

@@ -1,0 +1,303 @@
+"""What a step does to the rows of a weight, those that it touches and those that it leaves alone."""
+
+import abc
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+import numpy as np
+
+from ..mxnet_api import internals, memory
+from ..svrg.reweighting import TouchCounts
+from ..svrg.skipped_steps import SkippedSteps
+from .small_network import SmallNetwork
+
+# So many rows are brought up to date at once: what is computed on the way stays small.
+_AT_ONCE = 1 << 15
+
+
+class RowParameter:
+    """A parameter whose rows are named by batches.
+
+    Attributes
+    ----------
+    name : str
+    group : int
+        The number of its `RowGroup`.
+    array : NDArray
+        The weights, which the steps write.
+    copies : list of NDArray
+        The weights on other devices, which get what `array` has.
+    of_snapshot : NDArray
+        The snapshot's weights.
+    key : object or None
+        By which the optimizer knows it; None if it isn't trained.
+    weight, snapshot, mu : array
+        NumPy's views of the weights, the snapshot's, and the full gradient; None before there are any.
+    states : list of array
+        Views of the optimizer's states.
+    rows, alpha : int, float
+        Of the last step: by what the full gradient was multiplied, and the coefficient.
+    """
+
+    def __init__(self, name: str, group: int, array: Any, copies: Sequence[Any], of_snapshot: Any, key: Any) -> None:
+        self.name, self.group, self.array, self.copies, self.of_snapshot = name, group, array, copies, of_snapshot
+        self.key = key
+        self.weight: Any = None
+        self.snapshot: Any = None
+        self.mu: Any = None
+        self.states: List[Any] = []
+        self.rows, self.alpha = 0, 1.0
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the optimizer moves it."""
+        return self.key is not None
+
+
+class Rule(abc.ABC):
+    """Updates the rows of one set of weights.
+
+    Parameters
+    ----------
+    parameters : list of RowParameter
+    sizes : list of int
+        The number of rows, of each group.
+    updater : Updater
+        Has the optimizer and its states.
+    begin, publish : callable, optional
+        `begin` sets `RowParameter.array` to what a KVStore has; `publish` gives the store what the arrays have.
+    """
+
+    def __init__(
+        self, parameters: Sequence[RowParameter], sizes: Sequence[int], updater: Any,
+        begin: Optional[Callable[[RowParameter], None]] = None, publish: Optional[Callable[[], None]] = None,
+    ) -> None:  # fmt: skip
+        self.parameters, self.sizes, self._updates, self._begin, self._publish = (
+            parameters, sizes, updater, begin, publish)  # fmt: skip
+        self._trained = [each for each in parameters if each.is_trained]
+        # Whether the steps have the weights for themselves; whether others have seen what steps have written.
+        self._has_taken_over, self._is_shown = False, True
+
+    @property
+    def _of_user(self) -> Any:
+        """The user's optimizer."""
+        return getattr(self._updates.optimizer, "default_opt", self._updates.optimizer)
+
+    # ---------------------------------------------------------------------------------------------------- the rows
+
+    @abc.abstractmethod
+    def full_gradient(self, parameter: RowParameter, touched: Any) -> Any:
+        """What takes the place of the full gradient on these rows."""
+
+    def set_counts(self, counts: Sequence[TouchCounts]) -> None:  # noqa: B027 - if need be
+        """A full pass has counted, of each group, how often batches touch rows."""
+
+    def regularize(self, parameter: RowParameter, touched: Any, gradient: Any) -> None:  # noqa: B027 - if need be
+        """Add to the gradient of these rows what weight decay lacks."""
+
+    def fetch(self, rows: Sequence[Any]) -> None:
+        """Let these rows of each group be what dense steps would have made them."""
+        self._take_over()
+        for parameter in self.parameters:
+            memory.wait(parameter.array)
+
+    def update(self, rows: Sequence[Any], network: SmallNetwork) -> None:
+        """Take a step: `network` has the gradients of these rows."""
+        if self._take_over():
+            # Somebody else has had the weights since the forward pass.
+            for parameter in self._trained:
+                touched = rows[parameter.group]
+                network.live.rows[parameter.name].weight_view[: len(touched)] = parameter.weight[touched]
+        for parameter in self._trained:
+            self._update(parameter, rows[parameter.group], network)
+        self._is_shown = False
+
+    def _update(self, parameter: RowParameter, touched: Any, network: SmallNetwork) -> None:
+        optimizer, small = self._updates.optimizer, network.live.rows[parameter.name]
+        if parameter.name not in network.states:
+            state = optimizer.create_state_multi_precision(parameter.key, small.weight)
+            network.states[parameter.name] = state, [memory.view(array) for array in _arrays_in(state)]
+        state, views = network.states[parameter.name]
+        for view, whole in zip(views, parameter.states):
+            view[: len(touched)] = whole[touched]
+        internals.set_context(optimizer, parameter.array)
+        # SGD's calls are prepared for lists.
+        if optimizer.aggregate_num > 0:
+            optimizer.update_multi_precision([parameter.key], [small.weight], [small.gradient], [state])
+        else:
+            optimizer.update_multi_precision(parameter.key, small.weight, small.gradient, state)
+        memory.wait(small.weight)
+        parameter.weight[touched] = small.weight_view[: len(touched)]
+        for view, whole, array in zip(views, parameter.states, _arrays_in(state)):
+            memory.wait(array)
+            whole[touched] = view[: len(touched)]
+
+    # -------------------------------------------------------------------------------------------- others' accesses
+
+    def show(self) -> None:
+        """Let all rows be what dense steps would have made them, on all devices and in the KVStore."""
+        if self._is_shown:
+            return
+        self._bring_up_to_date()
+        for parameter in self._trained:
+            for copy in parameter.copies:
+                parameter.array.copyto(copy)
+        if self._publish is not None:
+            self._publish()
+        self._is_shown = True
+
+    def _bring_up_to_date(self) -> None:  # noqa: B027 - if need be
+        """Bring all rows up to date."""
+
+    def leave(self) -> None:
+        """Let others write the weights; they have been shown."""
+        self._has_taken_over = False
+
+    def _take_over(self) -> bool:
+        """Take over weights that others have written; whether that was so."""
+        if self._has_taken_over:
+            return False
+        for parameter in self.parameters:
+            if self._begin is not None and parameter.is_trained:
+                self._begin(parameter)
+            parameter.weight = memory.view(memory.complete(parameter.array))
+            if parameter.is_trained:
+                parameter.states = [memory.view(memory.complete(array)) for array in self._states_of(parameter)]
+        self.take_snapshot()
+        self._has_taken_over = True
+        return True
+
+    def take_snapshot(self) -> None:
+        """The snapshot has other weights."""
+        for parameter in self.parameters:
+            parameter.snapshot = memory.view(memory.complete(parameter.of_snapshot))
+
+    def _states_of(self, parameter: RowParameter) -> List[Any]:
+        updater, key = self._updates, parameter.key
+        if key not in updater.states:
+            updater.states[key] = updater.optimizer.create_state_multi_precision(key, parameter.array)
+            updater.states_synced[key] = True
+        elif not updater.states_synced.get(key, True):
+            updater.states[key] = updater.sync_state_context(updater.states[key], parameter.array.context)
+            updater.states_synced[key] = True
+        return _arrays_in(updater.states[key])
+
+
+class LazyRule(Rule):
+    """Dense steps of SGD, later: a row that isn't touched is brought up to date when it is needed."""
+
+    def __init__(self, parameters: Sequence[RowParameter], sizes: Sequence[int], *others: Any) -> None:
+        super().__init__(parameters, sizes, *others)
+        self._skipped: Dict[str, SkippedSteps] = {}
+        # Of each row of a group, how many steps had been added when it was touched last.
+        self._last = [np.zeros(size, np.int32) for size in sizes]
+
+    def full_gradient(self, parameter: RowParameter, touched: Any) -> Any:
+        """The full gradient."""
+        return parameter.mu[touched]
+
+    def _take_over(self) -> bool:
+        is_new = super()._take_over()
+        if is_new:
+            self._skipped = {each.name: SkippedSteps(bool(each.states)) for each in self._trained}
+            self._all_are_up_to_date()
+        return is_new
+
+    def fetch(self, rows: Sequence[Any]) -> None:
+        """Bring these rows up to date."""
+        super().fetch(rows)
+        if any(skipped.are_too_many for skipped in self._skipped.values()):
+            self._bring_up_to_date()
+        for parameter in self._trained:
+            skipped, touched = self._skipped[parameter.name], rows[parameter.group]
+            if skipped.count:
+                self._catch_up(parameter, skipped, touched)
+        for last, touched in zip(self._last, rows):
+            last[touched] = self._count
+
+    @property
+    def _count(self) -> int:
+        return next(iter(self._skipped.values())).count
+
+    def _catch_up(self, parameter: RowParameter, skipped: SkippedSteps, touched: Any) -> None:
+        if parameter.mu is None:
+            # It had no gradient at the snapshot.
+            return
+        weights, moves = parameter.weight[touched], None
+        if parameter.states:
+            moves = parameter.states[0][touched]
+        skipped.catch_up(weights, moves, parameter.mu[touched], self._last[parameter.group][touched])
+        parameter.weight[touched] = weights
+        if moves is not None:
+            parameter.states[0][touched] = moves
+
+    def update(self, rows: Sequence[Any], network: SmallNetwork) -> None:
+        """Take a step, and remember what it would have done to the other rows."""
+        super().update(rows, network)
+        optimizer = self._of_user
+        rescale, momentum = (internals.as_taken(optimizer, x) for x in (optimizer.rescale_grad, optimizer.momentum))
+        for parameter in self._trained:
+            rate, decay = internals.rates(optimizer, parameter.key)
+            pull = rescale * parameter.alpha * parameter.rows
+            self._skipped[parameter.name].add(rate, decay, momentum, pull)
+        for last, touched in zip(self._last, rows):
+            last[touched] = self._count
+
+    def _bring_up_to_date(self) -> None:
+        for parameter in self._trained:
+            skipped = self._skipped[parameter.name]
+            memory.wait(parameter.array)
+            for start in range(0, self.sizes[parameter.group], _AT_ONCE):
+                self._catch_up(parameter, skipped, slice(start, start + _AT_ONCE))
+        self._all_are_up_to_date()
+
+    def _all_are_up_to_date(self) -> None:
+        for skipped in self._skipped.values():
+            skipped.clear()
+        for last in self._last:
+            last[:] = 0
+
+
+class ReweightedRule(Rule):
+    """Steps leave a row alone that they don't touch, and do more to one that is touched rarely.
+
+    `counts` says, for each group, how often the rows are touched. The optimizer's weight decay is multiplied, too: it
+    is part of the gradient.
+    """
+
+    counts: Sequence[TouchCounts] = ()
+
+    def set_counts(self, counts: Sequence[TouchCounts]) -> None:
+        """The full pass has counted anew."""
+        self.counts, self._reweighting = counts, [each.reweighting() for each in counts]
+
+    def full_gradient(self, parameter: RowParameter, touched: Any) -> Any:
+        """D times the full gradient."""
+        mu = parameter.mu[touched]
+        return mu * self._factors(parameter, touched, mu)
+
+    def _factors(self, parameter: RowParameter, touched: Any, like: Any) -> Any:
+        factors = self._reweighting[parameter.group][touched].astype(like.dtype)
+        return factors.reshape((-1,) + (1,) * (like.ndim - 1))
+
+    def regularize(self, parameter: RowParameter, touched: Any, gradient: Any) -> None:
+        """Let weight decay be D times as large: the optimizer adds it once."""
+        optimizer = self._of_user
+        _, decay = internals.rates(optimizer, parameter.key)
+        if decay:
+            weights = parameter.weight[touched]
+            factors = self._factors(parameter, touched, weights) - 1
+            gradient += factors * weights * (decay / internals.as_taken(optimizer, optimizer.rescale_grad))
+
+
+def _arrays_in(state: Any) -> List[Any]:
+    """The arrays of an optimizer's state, which may be nested."""
+    if state is None:
+        return []
+    if isinstance(state, (list, tuple)):
+        return [array for each in state for array in _arrays_in(each)]
+    return [state]
+
+
+def counts_of(sizes: Sequence[int]) -> List[TouchCounts]:
+    """Counts of no batches."""
+    return [TouchCounts(size) for size in sizes]

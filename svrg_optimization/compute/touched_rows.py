@@ -1,0 +1,469 @@
+"""Steps that live on the rows that a batch names: of weights whose gradient is `row_sparse`, nothing else is touched.
+
+The batch's rows get numbers of their own, and both networks are bound to so many rows only. What a step does to the
+rows that it leaves alone is up to a `Rule`: it is done later (`LazyRule`), or its part of the full gradient is added by
+steps that touch them (`ReweightedRule`).
+"""
+
+from collections import OrderedDict
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+import mxnet as mx
+import numpy as np
+from mxnet.module import Module
+
+from ..mxnet_api import internals, memory, shapes
+from ..mxnet_api.named_rows import RowGroup, row_groups
+from ..svrg import full_gradient
+from ..svrg.batches import labels
+from ..svrg.estimator import Alpha, Correction, Gradients, OnDevices, coefficient_of, direction_on_rows
+from ..svrg.random_draws import DrawStream
+from ..svrg.reweighting import TouchCounts
+from ..svrg.states import States
+from .own_thread import SnapshotModule
+from .renumbering import Renumbering
+from .row_rules import RowParameter, Rule, counts_of
+from .serial import Heads, Serial
+from .small_network import CSR, SmallNetwork, with_room
+
+# So many networks are kept, for as many shapes of batches and numbers of rows.
+_MOST_NETWORKS = 8
+
+
+def find_groups(module: Module) -> List[RowGroup]:
+    """The parameters of a bound module whose steps can live on the rows of the batch; none if it isn't known."""
+    sparse = [name for name, arrays in internals.gradients(module) if arrays[0].stype == "row_sparse"]
+    csr = [
+        each.name
+        for each, array in zip(module.data_shapes, internals.inputs_of_first_device(module))
+        if array.stype == "csr"
+    ]
+    described, along_axis_0 = shapes.of_inputs(module)
+    types = {arrays[0].dtype for name, arrays in internals.parameter_arrays(module) if name in sparse}
+    known = (
+        sparse and along_axis_0 and types <= {np.float32, np.float64} and not module.inputs_need_grad
+        and not internals.state_names(module) and not internals.has_groups_of_contexts(module)
+        and all(context.device_type == "cpu" for context in internals.contexts(module))
+    )  # fmt: skip
+    if not known:
+        return []
+    return row_groups(
+        module.symbol, {**described, **internals.parameter_shapes(module)}, sparse, csr,
+        internals.parameter_names(module),
+    ) or []  # fmt: skip
+
+
+class Replica(NamedTuple):
+    """One set of weights, on which one or several devices compute; `parameters` are those whose steps touch rows."""
+
+    devices: List[int]
+    parameters: List[RowParameter]
+    rule: Rule
+
+
+class _Step(NamedTuple):
+    """What a step has of one replica: the rows of each group that the batch names, and the devices' networks."""
+
+    rows: List[Any]
+    networks: List[SmallNetwork]
+    batch_rows: List[int]
+
+
+class TouchedRows(Serial):
+    """Serial, until `begin` says how rows are updated that a step doesn't touch."""
+
+    def __init__(self, aux: SnapshotModule, draws: DrawStream, states: States) -> None:
+        super().__init__(aux, draws, states)
+        self.groups: List[RowGroup] = []
+        self._replicas: List[Replica] = []
+        self._networks: "OrderedDict[Any, SmallNetwork]" = OrderedDict()
+        self._renumberings: List[Renumbering] = []
+        # The steps of the replicas while gradients are there that `update` is to use.
+        self._steps: List[_Step] = []
+        self._is_in_step = False
+        self._mu: Optional[OnDevices] = None
+        # The gradients of these networks, and those of them that aren't of rows.
+        self._known: Tuple[Any, List[Gradients]] = (None, [])
+        self._others: Tuple[Any, List[Gradients]] = (None, [])
+        self._shows_others = False
+
+    def bound(self, live: Module) -> None:
+        """Find the rows."""
+        self.groups = find_groups(live)
+
+    def begin(self, replicas: Sequence[Replica]) -> None:
+        """Take steps in this way from now on; with no replicas, do as `Serial`."""
+        self._replicas, self._steps, self._is_in_step = list(replicas), [], False
+        self._renumberings = [Renumbering(group.size) for group in self.groups] if replicas else []
+
+    @property
+    def names(self) -> List[str]:
+        """The parameters whose steps touch rows only."""
+        return [each.name for replica in self._replicas[:1] for each in replica.parameters if each.is_trained]
+
+    # ---------------------------------------------------------------------------------------------------- a step
+
+    def forward(self, live: Module, batch: Any, as_bound: bool) -> None:
+        """Both forward passes, on the rows that the batch names."""
+        if not self._replicas:
+            super().forward(live, batch, as_bound)
+            return
+        parts = _parts(live, batch)
+        self._steps = [self._prepare(live, replica, parts) for replica in self._replicas]
+        self._is_in_step = True
+        for executor, network in zip(internals.executors(live), self._in_order()):
+            network.live.executor.forward(is_train=True)
+            internals.show_outputs(executor, network.live.executor.outputs)
+        self._shows_others = True
+        self._repeat_draw()
+        for executor, network in zip(internals.executors(self.aux), self._in_order()):
+            network.snapshot.executor.forward(is_train=True)
+            internals.show_outputs(executor, network.snapshot.executor.outputs)
+
+    def _in_order(self, steps: Optional[List[_Step]] = None) -> List[SmallNetwork]:
+        """The networks of the devices."""
+        by_device = {
+            device: network
+            for replica, step in zip(self._replicas, self._steps if steps is None else steps)
+            for device, network in zip(replica.devices, step.networks)
+        }
+        return [by_device[device] for device in sorted(by_device)]
+
+    def _prepare(
+        self, live: Module, replica: Replica, parts: Sequence[Mapping[str, Any]], at_snapshot_only: bool = False
+    ) -> _Step:
+        """Fill the networks with a batch, and with the rows that it names."""
+        of_devices = [dict(parts[device]) for device in replica.devices]
+        rows = [self._renumber(number, of_devices) for number in range(len(self.groups))]
+        if not at_snapshot_only:
+            replica.rule.fetch(rows)
+        networks = [
+            self._network(live, device, inputs, [len(each) for each in rows])
+            for device, inputs in zip(replica.devices, of_devices)
+        ]
+        for network, inputs in zip(networks, of_devices):
+            network.load(inputs)
+            network.counts = [len(each) for each in rows]
+            for parameter in replica.parameters:
+                of_group = rows[parameter.group]
+                network.snapshot.set_rows(parameter.name, parameter.snapshot, of_group)
+                if not at_snapshot_only:
+                    network.live.set_rows(parameter.name, parameter.weight, of_group)
+        return _Step(rows, networks, [_length(inputs) for inputs in of_devices])
+
+    def _renumber(self, number: int, of_devices: List[Dict[str, Any]]) -> Any:
+        """The rows of a group that the devices' parts of a batch name; in the parts, numbers of the network's own."""
+        group, named = self.groups[number], []
+        for inputs in of_devices:
+            named += [inputs[name].columns for name in group.columns]
+            for name in group.values:
+                inputs[name] = _as_rows(inputs[name], name, group.size)
+                named.append(inputs[name].ravel())
+        rows, local = self._renumberings[number](named[0] if len(named) == 1 else np.concatenate(named))
+        start = 0
+        for inputs in of_devices:
+            for name in group.columns:
+                count = len(inputs[name].columns)
+                inputs[name] = inputs[name]._replace(columns=local[start : start + count])
+                start += count
+            for name in group.values:
+                count = inputs[name].size
+                inputs[name] = local[start : start + count].reshape(inputs[name].shape)
+                start += count
+        return rows
+
+    def _network(self, live: Module, device: int, inputs: Mapping[str, Any], counts: Sequence[int]) -> SmallNetwork:
+        described = {
+            each.name: (_shape(inputs[each.name]), each.dtype, _room_for_numbers(inputs[each.name]))
+            for each in [*live.data_shapes, *(live.label_shapes or ())]
+        }
+        sizes = tuple(with_room(count) for count in counts)
+        executors = internals.executors(live)[device], internals.executors(self.aux)[device]
+        key = (device, *map(id, executors), sizes, *((name, *each) for name, each in described.items()))
+        if key not in self._networks:
+            self._networks[key] = SmallNetwork(
+                live.symbol, executors, internals.contexts(live)[device], self.groups, sizes, described
+            )
+        self._networks.move_to_end(key)
+        while len(self._networks) > _MOST_NETWORKS * len(internals.contexts(live)):
+            self._networks.popitem(last=False)
+        return self._networks[key]
+
+    def backward_live(self, live: Module, heads: Any) -> None:
+        """The backward pass at the current weights."""
+        if not self._is_in_step:
+            super().backward_live(live, heads)
+            return
+        for network, of_device in zip(
+            self._in_order(), _split(heads, self.rows_on_devices(live), internals.contexts(live))
+        ):
+            with internals.needs_heads_explained(live, of_device):
+                network.live.backward(of_device)
+
+    def backward(self, live: Module, heads: Heads) -> None:
+        """The backward pass at the snapshot."""
+        if not self._is_in_step:
+            super().backward(live, heads)
+            return
+        for network, of_device in zip(
+            self._in_order(), _split(heads(self.aux), self.rows_on_devices(live), internals.contexts(live))
+        ):
+            network.snapshot.backward(of_device)
+
+    def rows_on_devices(self, live: Module) -> List[int]:
+        """How many rows of the batch each device has."""
+        if not self._is_in_step:
+            return super().rows_on_devices(live)
+        by_device = [
+            pair for replica, step in zip(self._replicas, self._steps)
+            for pair in zip(replica.devices, step.batch_rows)
+        ]  # fmt: skip
+        return [rows for _, rows in sorted(by_device)]
+
+    def gradients(self, live: Module) -> List[Gradients]:
+        """All gradients; of rows, those that are in the networks."""
+        if not self._is_in_step:
+            return super().gradients(live)
+        networks = self._in_order()
+        if self._known[0] != networks:
+            names = self.names
+            others = [each for each in super().gradients(live) if each.name not in names]
+            of_rows = [
+                Gradients(name, *([getattr(network, which).rows[name].gradient for network in networks]
+                                  for which in ("live", "snapshot")))
+                for name in names
+            ]  # fmt: skip
+            self._known = networks, [*others, *of_rows]
+        return self._known[1]
+
+    def gradients_in_full(self, live: Module) -> List[Gradients]:
+        """The gradients, of the shapes of their parameters."""
+        if not self._is_in_step:
+            return super().gradients_in_full(live)
+        in_full = {}
+        for replica, step in zip(self._replicas, self._steps):
+            for parameter in replica.parameters:
+                if parameter.is_trained:
+                    touched = step.rows[parameter.group]
+                    for device, network in zip(replica.devices, step.networks):
+                        for which in ("live", "snapshot"):
+                            rows = getattr(network, which).gradient(parameter.name)[: len(touched)]
+                            whole = np.zeros(parameter.array.shape, rows.dtype)
+                            whole[touched] = rows
+                            in_full[parameter.name, which, device] = mx.nd.array(whole, dtype=whole.dtype)
+        devices = range(len(internals.contexts(live)))
+        return [
+            each if each.name not in self.names else Gradients(
+                each.name, *([in_full[each.name, which, k] for k in devices] for which in ("live", "snapshot"))
+            )
+            for each in self.gradients(live)
+        ]  # fmt: skip
+
+    def weights(self, live: Module) -> Dict[str, Tuple[Any, Any]]:
+        """The weights that belong to the gradients, at the current weights and at the snapshot, on the first device."""
+        found = super().weights(live)
+        if self._is_in_step:
+            network = self._in_order()[0]
+            for name in self.names:
+                found[name] = network.live.rows[name].weight, network.snapshot.rows[name].weight
+        return found
+
+    def correct(
+        self, live: Module, correction: Correction, mu: OnDevices, factors: Sequence[int], alpha: Alpha
+    ) -> None:  # fmt: skip
+        """Replace the gradients by variance-reduced gradients."""
+        if not self._is_in_step:
+            super().correct(live, correction, mu, factors, alpha)
+            return
+        gradients = self.gradients(live)
+        self._correct_others(correction, gradients, mu, factors, alpha)
+        if self._mu is not mu:
+            self._mu = mu
+            for replica in self._replicas:
+                for parameter in replica.parameters:
+                    if parameter.name in mu[0]:
+                        parameter.mu = memory.view(mu[replica.devices[0]][parameter.name])
+        for replica, step in zip(self._replicas, self._steps):
+            total = sum(factors[device] for device in replica.devices)
+            for parameter in replica.parameters:
+                if parameter.is_trained:
+                    self._correct_rows(replica.rule, parameter, step, total, coefficient_of(parameter.name, alpha))
+
+    def _correct_others(
+        self, correction: Correction, gradients: List[Gradients], mu: OnDevices, factors: Sequence[int], alpha: Alpha
+    ) -> None:  # fmt: skip
+        names = self.names
+        if self._others[0] is not gradients:
+            self._others = gradients, [each for each in gradients if each.name not in names]
+        correction(self._others[1], mu, factors, alpha)
+
+    def _correct_rows(self, rule: Rule, parameter: RowParameter, step: _Step, rows: int, alpha: float) -> None:
+        touched = step.rows[parameter.group]
+        first, *others = step.networks
+        gradient, of_snapshot = (
+            each.gradient(parameter.name)[: len(touched)] for each in (first.live, first.snapshot)
+        )  # fmt: skip
+        for network in others:
+            gradient += network.live.gradient(parameter.name)[: len(touched)]
+            of_snapshot += network.snapshot.gradient(parameter.name)[: len(touched)]
+        if parameter.mu is not None:
+            direction_on_rows(gradient, of_snapshot, rule.full_gradient(parameter, touched), rows, alpha)
+            parameter.rows, parameter.alpha = rows, alpha
+        rule.regularize(parameter, touched, gradient)
+
+    def update_rows(self) -> None:
+        """Let the optimizer update the rows by the gradients that are in the networks."""
+        for replica, step in zip(self._replicas, self._steps):
+            replica.rule.update(step.rows, step.networks[0])
+        self._steps, self._is_in_step = [], False
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether there are gradients of rows that `update_rows` is to use."""
+        return self._is_in_step
+
+    def arrive(self, full_pass: Any) -> None:
+        """The snapshot has moved: its weights are others, and so is how often batches touch rows."""
+        for replica, counts in zip(self._replicas, getattr(full_pass, "counts", ())):
+            replica.rule.take_snapshot()
+            replica.rule.set_counts(counts)
+
+    # ------------------------------------------------------------------------------------------- others' accesses
+
+    def show(self, live: Module) -> None:
+        """Let the weights and states be what dense steps would have made them."""
+        for replica in self._replicas:
+            replica.rule.show()
+
+    def leave(self, live: Module) -> None:
+        """The same; the next step takes over what others have written."""
+        self.show(live)
+        for replica in self._replicas:
+            replica.rule.leave()
+
+    def show_own_outputs(self, live: Module) -> None:
+        """Let both modules show the outputs of their own executors."""
+        if self._shows_others:
+            for executor in [*internals.executors(live), *internals.executors(self.aux)]:
+                internals.show_outputs(executor, None)
+            self._shows_others = False
+
+    # ----------------------------------------------------------------------------------------------- a full pass
+
+    def begin_pass(self) -> List[List[TouchCounts]]:
+        """Counts for `add_to`, of each replica."""
+        for replica in self._replicas:
+            replica.rule.take_snapshot()
+        return [counts_of([group.size for group in self.groups]) for _ in self._replicas]
+
+    def count(self, live: Module, batch: Any, counts: Sequence[Sequence[TouchCounts]]) -> None:
+        """Count the rows that a batch touches."""
+        parts = _parts(live, batch)
+        for replica, of_replica in zip(self._replicas, counts):
+            of_devices = [dict(parts[device]) for device in replica.devices]
+            for number, of_group in enumerate(of_replica):
+                of_group.add(self._renumber(number, of_devices), sum(map(_length, of_devices)))
+
+    def add_to(
+        self, live: Module, totals: OnDevices, batch: Any, heads: Heads, factors_of: Callable[[List[int]], List[float]]
+    ) -> None:  # fmt: skip
+        """Add a batch's gradients at the snapshot to the totals; `factors_of` gets the rows that each device has."""
+        parts = _parts(live, batch)
+        steps = [self._prepare(live, replica, parts, at_snapshot_only=True) for replica in self._replicas]
+        networks = self._in_order(steps)
+        for executor, network in zip(internals.executors(self.aux), networks):
+            network.snapshot.executor.forward(is_train=True)
+            internals.show_outputs(executor, network.snapshot.executor.outputs)
+        self._shows_others = True
+        head_gradients = heads(self.aux)
+        for network, of_device in zip(
+            networks, _split(head_gradients, [_length(part) for part in parts], internals.contexts(live))
+        ):
+            with internals.needs_heads_explained(self.aux, of_device):
+                network.snapshot.backward(of_device)
+        factors, names = factors_of([_length(part) for part in parts]), self.names
+        others = [pair for pair in internals.gradients(self.aux) if pair[0] not in names]
+        full_gradient.add_batch(totals, others, factors)
+        for replica, step in zip(self._replicas, steps):
+            for device, network in zip(replica.devices, step.networks):
+                for parameter in replica.parameters:
+                    if parameter.is_trained:
+                        touched = step.rows[parameter.group]
+                        total = memory.view(totals[device][parameter.name])
+                        total[touched] += factors[device] * network.snapshot.gradient(parameter.name)[: len(touched)]
+
+
+def _parts(live: Module, batch: Any) -> List[Dict[str, Any]]:
+    """What each device gets of a batch, by the names of the inputs."""
+    descriptions = [*live.data_shapes, *(live.label_shapes or ())]
+    contexts = internals.contexts(live)
+    if isinstance(batch, list):
+        return [_named(live, descriptions, part) for part in batch]
+    whole = _named(live, descriptions, batch)
+    if len(contexts) == 1:
+        return [whole]
+    slices = internals.parts_of_batch(live, _length(whole))
+    return [{name: _part(value, rows) for name, value in whole.items()} for rows in slices]
+
+
+def _named(live: Module, descriptions: Sequence[Any], batch: Any) -> Dict[str, Any]:
+    csr = getattr(batch, "csr", None)
+    found: Dict[str, Any] = {}
+    for number, each in enumerate(live.data_shapes):
+        given = None if csr is None else csr[number]
+        if given is not None:
+            found[each.name] = CSR(given.values, given.columns, given.indptr)
+        else:
+            array = batch.data[number]
+            found[each.name] = CSR(*memory.parts_of_csr(array)) if array.stype == "csr" else array
+    given_labels = labels(batch)
+    for number, each in enumerate(live.label_shapes or ()):
+        if number >= len(given_labels):
+            raise ValueError(
+                "the batch has no labels for {}, and steps on the rows of a batch have none of before; give labels, or "
+                "make the module with sparse='dense'".format(each.name)
+            )
+        found[each.name] = given_labels[number]
+    return found
+
+
+def _part(value: Any, rows: slice) -> Any:
+    return value.rows(rows) if isinstance(value, CSR) else value[rows]
+
+
+def _length(inputs: Mapping[str, Any]) -> int:
+    """The rows of a device's part of a batch."""
+    first = next(iter(inputs.values()))
+    return len(first.starts) - 1 if isinstance(first, CSR) else first.shape[0]
+
+
+def _as_rows(array: Any, name: str, size: int) -> Any:
+    """What an Embedding looks up, as numbers of rows. ValueError if there is no such row."""
+    numbers = array.asnumpy().astype(np.int64)
+    if numbers.size and not 0 <= numbers.min() <= numbers.max() < size:
+        raise ValueError(
+            "the batch's {} has {}: an Embedding of {} rows can't look that up; give numbers from 0 to {}".format(
+                name, numbers.max() if numbers.max() >= size else numbers.min(), size, size - 1
+            )
+        )
+    return numbers
+
+
+def _split(heads: Any, rows: Sequence[int], contexts: Sequence[Any]) -> List[Any]:
+    """What each device, with so many rows, gets of the head gradients."""
+    if heads is None:
+        return [None] * len(contexts)
+    arrays = list(heads) if isinstance(heads, (list, tuple)) else [heads]
+    ends = np.cumsum(rows).tolist()
+    return [
+        [array[start:end].as_in_context(context) for array in arrays]
+        for context, start, end in zip(contexts, [0, *ends], ends)
+    ]
+
+
+def _shape(value: Any) -> Any:
+    return (len(value.starts) - 1,) if isinstance(value, CSR) else value.shape
+
+
+def _room_for_numbers(value: Any) -> Optional[int]:
+    return with_room(len(value.columns)) if isinstance(value, CSR) else None

@@ -1,0 +1,118 @@
+"""NumPy's view of the memory of mxnet's arrays on a CPU. Written against mxnet 1.9.1.
+
+Who writes through a view has waited for mxnet: `view` waits when it is called, `wait` later on.
+"""
+
+import ctypes
+from typing import Any, Tuple
+
+import mxnet as mx
+import numpy as np
+from mxnet.base import _LIB, check_call
+
+
+def view(array: Any) -> Any:
+    """A NumPy array in the memory of an NDArray, dense, or `row_sparse` with all rows stored; see `complete`.
+
+    >>> array = mx.nd.zeros((2, 1))
+    >>> view(array)[1] = 3
+    >>> array.asnumpy().tolist()
+    [[0.0], [3.0]]
+    """
+    return _at(address(array), array.shape, array.dtype)
+
+
+def complete(array: Any) -> Any:
+    """The array itself; if it is `row_sparse`, all its rows are stored from now on, those of zeros too.
+
+    >>> array = complete(mx.nd.sparse.zeros('row_sparse', (2, 1)))
+    >>> view(array)[1] = 3
+    >>> array.asnumpy().tolist()
+    [[0.0], [3.0]]
+    """
+    if array.stype == "row_sparse":
+        with_all_rows(array.tostype("default")).copyto(array)
+    return array
+
+
+def with_all_rows(dense: Any) -> Any:
+    """A dense array as a `row_sparse` one that stores all rows, those of zeros too.
+
+    >>> with_all_rows(mx.nd.zeros((2, 1))).indices.asnumpy().tolist()
+    [0, 1]
+    """
+    numbers = mx.nd.arange(dense.shape[0], ctx=dense.context, dtype="int64")
+    return mx.nd.sparse.row_sparse_array((dense, numbers), shape=dense.shape, ctx=dense.context)
+
+
+def alias(array: Any) -> Any:
+    """A dense NDArray in the memory of another one whose rows are all stored: the same numbers, for dense operators."""
+    if array.stype == "default":
+        return array
+    # mxnet lets nobody write through the view that it gets; so that is one of its own.
+    return mx.nd.from_numpy(view(array), zero_copy=True)
+
+
+def wait(array: Any) -> None:
+    """Wait until mxnet neither writes nor reads an array."""
+    check_call(_LIB.MXNDArrayWaitToWrite(array.handle))
+
+
+def address(array: Any) -> int:
+    """Where the numbers of an array lie; waits until mxnet neither writes nor reads them."""
+    pointer = ctypes.c_void_p()
+    wait(array)
+    check_call(_LIB.MXNDArrayGetData(array.handle, ctypes.byref(pointer)))
+    return pointer.value or 0
+
+
+def _at(place: int, shape: Tuple[int, ...], dtype: Any) -> Any:
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    memory: Any = (ctypes.c_char * size).from_address(place)
+    return np.frombuffer(memory, dtype=dtype).reshape(shape)
+
+
+class ReusedCSR:
+    """A csr array that is filled again and again, with at most so many numbers.
+
+    >>> csr = ReusedCSR(1, 3, 4, np.float32, mx.cpu())
+    >>> csr.fill(np.array([2.0]), np.array([1]), np.array([0, 1]))
+    >>> csr.array.asnumpy().tolist()
+    [[0.0, 2.0, 0.0]]
+    """
+
+    def __init__(self, length: int, columns: int, most: int, dtype: Any, context: Any) -> None:
+        kinds = ((most, dtype, -1), (length + 1, np.int64, 0), (most, np.int64, 1))
+        # mxnet gives no view of columns and row starts; it copies them from dense arrays.
+        self._sources = [(mx.nd.zeros(size, ctx=context, dtype=kind), which) for size, kind, which in kinds]
+        self._values, self._starts, self._columns = (view(array) for array, _ in self._sources)
+        parts = self._sources[0][0], self._sources[2][0], self._sources[1][0]
+        self.array = mx.nd.sparse.csr_matrix(parts, shape=(length, columns), ctx=context, dtype=dtype)
+
+    def fill(self, values: Any, columns: Any, starts: Any) -> None:
+        """Set the numbers, their columns, and where rows start. What is left of the memory is column 0, zeros."""
+        count = len(values)
+        self._values[:count], self._columns[:count] = values, columns
+        self._values[count:], self._columns[count:] = 0, 0
+        changed = not np.array_equal(self._starts, starts)
+        if changed:
+            self._starts[:] = starts
+        for source, which in self._sources if changed else self._sources[::2]:
+            check_call(_LIB.MXNDArraySyncCopyFromNDArray(self.array.handle, source.handle, ctypes.c_int(which)))
+
+
+def parts_of_csr(array: Any) -> Tuple[Any, Any, Any]:
+    """Copies of the numbers of a CSRNDArray, their columns, and where rows start."""
+    copies = array.data, array.indices, array.indptr
+    values, columns, starts = (_KeptView(copy) for copy in copies)
+    stored = int(starts[-1])
+    return values[:stored], columns[:stored], starts
+
+
+class _KeptView(np.ndarray):  # type: ignore[type-arg]
+    """A view that keeps the array whose memory it is."""
+
+    def __new__(cls, array: Any) -> "_KeptView":
+        found = view(array).view(cls)
+        found.kept = array
+        return found

@@ -1,0 +1,122 @@
+"""How the steps of a module treat rows that a batch doesn't touch: what can be had, and what is taken by default."""
+
+from typing import Any, Callable, List, Optional, Sequence, Tuple
+
+import mxnet as mx
+
+from .compute.row_rules import LazyRule, ReweightedRule, RowParameter, Rule
+from .compute.touched_rows import Replica, TouchedRows
+from .mxnet_api import internals
+
+MODES = ("lazy", "reweighted", "dense")
+# Optimizers that treat each number for itself. Of the first ones, weight decay is a part of the gradient.
+_DECAY_IN_GRADIENT = (mx.optimizer.SGD, mx.optimizer.NAG, mx.optimizer.Adam, mx.optimizer.RMSProp)
+_DECAY_APART = (mx.optimizer.AdaGrad, mx.optimizer.Ftrl)
+
+
+def check_argument(sparse: Any) -> Optional[str]:
+    """The constructor's argument `sparse`. ValueError if there is no such way.
+
+    >>> check_argument('lazy')
+    'lazy'
+    """
+    if sparse is not None and sparse not in MODES:
+        raise ValueError("sparse={!r} must be 'lazy', 'reweighted', 'dense' or None, which chooses".format(sparse))
+    return sparse
+
+
+def obstacle_of_optimizer(mode: str, optimizer: Any, decays: bool) -> Optional[str]:
+    """Why this optimizer can't take lazy or reweighted steps; None if it can. `decays`: there is weight decay.
+
+    >>> obstacle_of_optimizer('lazy', mx.optimizer.Adam(), decays=False)
+    'Adam is not SGD, whose steps are known in advance where a batch touches nothing'
+    """
+    kind, name = type(optimizer), type(optimizer).__name__
+    clips = getattr(optimizer, "clip_gradient", None)
+    if mode == "lazy":
+        if kind is not mx.optimizer.SGD:
+            return "{} is not SGD, whose steps are known in advance where a batch touches nothing".format(name)
+        return "clip_gradient={} cuts what is added up later".format(clips) if clips else None
+    if kind not in _DECAY_IN_GRADIENT + _DECAY_APART:
+        return "{} may not treat each row for itself".format(name)
+    if decays and kind in _DECAY_APART:
+        return "the weight decay of {} is no part of the gradient, which could be multiplied".format(name)
+    return "clip_gradient={} cuts the weight decay, too".format(clips) if decays and clips else None
+
+
+def choose(sparse: Optional[str], obstacle: Callable[[str], Optional[str]], are_sparse: bool) -> Tuple[str, str]:
+    """The way to go, and why it isn't another one: '' if it is the first choice.
+
+    Parameters
+    ----------
+    sparse : str, optional
+        What the user wants.
+    obstacle : callable
+        Why a mode can't be had, or None.
+    are_sparse : bool
+        Whether the weights are `row_sparse`: of dense ones, the user expects dense steps.
+
+    Raises
+    ------
+    ValueError
+        What is wanted can't be had.
+
+    Examples
+    --------
+    >>> choose(None, lambda mode: 'it is Adam' if mode == 'lazy' else None, are_sparse=True)
+    ('reweighted', '')
+    """
+    if sparse is not None:
+        reason = None if sparse == "dense" else obstacle(sparse)
+        if reason is not None:
+            raise ValueError(
+                "sparse={!r} can't be had: {}. Leave sparse out, or make it 'dense'".format(sparse, reason)
+            )
+        return sparse, ""
+    if obstacle("lazy") is None:
+        return "lazy", ""
+    if are_sparse and obstacle("reweighted") is None:
+        return "reweighted", ""
+    reason = obstacle("reweighted") if are_sparse else obstacle("lazy")
+    return "dense", reason or ""
+
+
+def replicas_of(mode: str, module: Any, way: TouchedRows, publish: Callable[[], None]) -> List[Replica]:
+    """The sets of weights of a module with an optimizer: one, or one for each device that nothing adds up."""
+    contexts, store = internals.contexts(module), internals.kvstore(module)
+    if mode == "dense":
+        return []
+    devices = list(range(len(contexts)))
+    kind = LazyRule if mode == "lazy" else ReweightedRule
+    groups = devices_of_replicas(store is not None, devices)
+    return [_replica(kind, module, way, of_replica, store is not None, publish) for of_replica in groups]
+
+
+def devices_of_replicas(are_added_up: bool, devices: Sequence[int]) -> List[List[int]]:
+    """Which devices share their weights.
+
+    >>> devices_of_replicas(True, [0, 1]), devices_of_replicas(False, [0, 1])
+    ([[0, 1]], [[0], [1]])
+    """
+    return [list(devices)] if are_added_up else [[device] for device in devices]
+
+
+def _replica(
+    kind: Any, module: Any, way: TouchedRows, devices: List[int], has_store: bool, publish: Callable[[], None]
+) -> Replica:  # fmt: skip
+    keys = {each.name: each.keys for each in internals.updated_parameters(module)}
+    arrays, of_snapshot = (dict(internals.parameter_arrays(each)) for each in (module, way.aux))
+    parameters = []
+    for number, group in enumerate(way.groups):
+        for name in group.parameters:
+            key = None if name not in keys else keys[name][0 if has_store else devices[0]]
+            here = [arrays[name][device] for device in devices]
+            parameters.append(RowParameter(name, number, here[0], here[1:], of_snapshot[name][devices[0]], key))
+    begin = None
+    if has_store:
+        begin = lambda parameter: internals.pull_all_rows(module, parameter.name, parameter.array)  # noqa: E731
+    rule: Rule = kind(
+        parameters, [group.size for group in way.groups], internals.updater_of_weights(module), begin,
+        publish if has_store else None,
+    )  # fmt: skip
+    return Replica(devices, parameters, rule)
