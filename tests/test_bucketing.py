@@ -372,7 +372,7 @@ def test_every_attribute_is_of_the_training_or_of_a_network():
     for name in bucket_of_training.OF_TRAINING:
         assert getattr(first, name) is getattr(second, name), name
     for name in of_network - {"_alpha", "_corrected", "_fixed_gammas", "_monitored", "_network_draws", "_next_states",
-                              "_passes", "_restoring", "_ways"}:  # fmt: skip
+                              "_passes", "_restoring", "_sparse", "_sparse_mode", "_ways"}:  # fmt: skip
         assert getattr(first, name) is not getattr(second, name), name
 
 
