@@ -1,12 +1,14 @@
 """How the steps of a module treat rows that a batch doesn't touch: what can be had, and what is taken by default."""
 
+from functools import partial
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 import mxnet as mx
+import numpy as np
 
 from .compute.row_rules import LazyRule, ReweightedRule, RowParameter, Rule
 from .compute.touched_rows import Replica, TouchedRows
-from .mxnet_api import internals
+from .mxnet_api import internals, memory
 
 MODES = ("lazy", "reweighted", "dense")
 # Optimizers that treat each number for itself. Of the first ones, weight decay is a part of the gradient.
@@ -81,15 +83,18 @@ def choose(sparse: Optional[str], obstacle: Callable[[str], Optional[str]], are_
     return "dense", reason or ""
 
 
-def replicas_of(mode: str, module: Any, way: TouchedRows, publish: Callable[[], None]) -> List[Replica]:
-    """The sets of weights of a module with an optimizer: one, or one for each device that nothing adds up."""
+def replicas_of(mode: str, module: Any, way: TouchedRows, updater: Any) -> List[Replica]:
+    """The sets of weights of a module with an optimizer: one, or one for each device that nothing adds up.
+
+    `updater` has the optimizer and its states.
+    """
     contexts, store = internals.contexts(module), internals.kvstore(module)
     if mode == "dense":
         return []
     devices = list(range(len(contexts)))
     kind = LazyRule if mode == "lazy" else ReweightedRule
     groups = devices_of_replicas(store is not None, devices)
-    return [_replica(kind, module, way, of_replica, store is not None, publish) for of_replica in groups]
+    return [_replica(kind, module, way, of_replica, store is not None, updater) for of_replica in groups]
 
 
 def devices_of_replicas(are_added_up: bool, devices: Sequence[int]) -> List[List[int]]:
@@ -102,7 +107,7 @@ def devices_of_replicas(are_added_up: bool, devices: Sequence[int]) -> List[List
 
 
 def _replica(
-    kind: Any, module: Any, way: TouchedRows, devices: List[int], has_store: bool, publish: Callable[[], None]
+    kind: Any, module: Any, way: TouchedRows, devices: List[int], has_store: bool, updater: Any
 ) -> Replica:  # fmt: skip
     keys = {each.name: each.keys for each in internals.updated_parameters(module)}
     arrays, of_snapshot = (dict(internals.parameter_arrays(each)) for each in (module, way.aux))
@@ -112,11 +117,25 @@ def _replica(
             key = None if name not in keys else keys[name][0 if has_store else devices[0]]
             here = [arrays[name][device] for device in devices]
             parameters.append(RowParameter(name, number, here[0], here[1:], of_snapshot[name][devices[0]], key))
-    begin = None
-    if has_store:
-        begin = lambda parameter: internals.pull_all_rows(module, parameter.name, parameter.array)  # noqa: E731
-    rule: Rule = kind(
-        parameters, [group.size for group in way.groups], internals.updater_of_weights(module), begin,
-        publish if has_store else None,
-    )  # fmt: skip
+    pull = None
+    if has_store and internals.updates_in_store(module):
+        pull = partial(_pull, internals.kvstore(module))
+    rule: Rule = kind(parameters, [group.size for group in way.groups], updater, pull)
     return Replica(devices, parameters, rule)
+
+
+def _pull(store: Any, parameter: RowParameter) -> None:
+    internals.pull_from_store(store, parameter.name, [parameter.array])
+
+
+def share_counts(full_pass: Any, way: Any, totals: Any, workers: Any) -> None:
+    """Add up over the workers of a job how often batches touch rows, on the keys of the full gradients."""
+    for of_group, group in zip(full_pass.counts[0], way.groups):
+        name = next(name for name in group.parameters if name in totals[0])
+        arrays = [{name: on_device[name].zeros_like()} for on_device in totals]
+        sent = memory.view(arrays[0][name])
+        sent[:] = of_group.touches.reshape((-1,) + (1,) * (sent.ndim - 1))
+        workers.sum(arrays)
+        summed = arrays[0][name].asnumpy()
+        of_group.touches = summed.reshape(len(summed), -1)[:, 0].astype(np.float64)
+        of_group.rows = workers.sum_later(of_group.rows)()

@@ -31,7 +31,7 @@ from .fit_run import FitRun
 from .history import Record
 from .keys import check_parameter_names
 from .locked_batches import LockedBatches
-from .mxnet_api import call_order, checks, internals, shapes
+from .mxnet_api import call_order, checks, internals, memory, shapes
 from .mxnet_api.rows import unknown_operators
 from .notices import Notices
 from .svrg import batches, coefficients, full_gradient, iterates, networks, schedules
@@ -485,6 +485,8 @@ class SVRGModule(Module):
         internals.wait_for_auxiliary_states(self)
         self._show_rows()
         super()._sync_params_from_devices()
+        if "_way" in self.__dict__:
+            self._way.copy_weights_to(internals.own_weights(self))
         if len(internals.contexts(self)) > 2:
             internals.take_weights_that_all_devices_hold(self)
 
@@ -631,6 +633,9 @@ class SVRGModule(Module):
         )
         chosen_steps.check_with(optimizer, settings, self._schedule, self._coefficient)
         checks.iterates(self._schedule.at, len(internals.contexts(self)), kvstore)
+        for array in internals.own_weights(self).values():
+            # mxnet's servers end when they get a weight without rows.
+            memory.complete(array)
         self._workers = workers.join(kvstore, self._job(), settings)
         settings.update(self._workers.optimizer_settings)
         before = internals.updater_of_store(self._workers.store)
@@ -709,7 +714,8 @@ class SVRGModule(Module):
             return
         self._sparse_mode, reason = sparse_steps.choose(self._sparse, self._obstacle_to, self._has_sparse_weights())
         if isinstance(self._way, TouchedRows):
-            self._way.begin(sparse_steps.replicas_of(self._sparse_mode, self, self._way, self._publish_rows))
+            replicas = sparse_steps.replicas_of(self._sparse_mode, self, self._way, self._updater_of_rows())
+            self._way.begin(replicas, self._gradient.rows_in_step, self._workers.shared_rows())
         if reason:
             self.logger.info("Steps are dense, on all rows of all weights: %s", reason)
 
@@ -721,9 +727,13 @@ class SVRGModule(Module):
         """Why lazy or reweighted steps can't be had; None if they can."""
         if not isinstance(self._way, TouchedRows) or not self._way.groups:
             return "it isn't known which rows of the weights a batch of this network touches"
-        if self._workers.has_others:
-            return "the weights are on the servers of a job"
-        if internals.kvstore(self) is not None and internals.updater_of_store(internals.kvstore(self)) is None:
+        if self._workers.has_others and self._workers.shared_rows() is None:
+            return "the workers of a Horovod job can't tell each other which rows they touch"
+        if (
+            not self._workers.has_others
+            and internals.kvstore(self) is not None
+            and not internals.updates_in_store(self)
+        ):
             return "the KVStore adds up gradients, and updates nothing"
         if self._schedule.at != "last":
             return "snapshots={} looks at all weights in each step".format(self._schedule)
@@ -738,19 +748,26 @@ class SVRGModule(Module):
         self._leave_rows()
         if "_way" in self.__dict__ and isinstance(self._way, TouchedRows):
             self._sparse_mode = "dense"
-            self._way.begin([])
+            self._way.begin([], self._gradient.rows_in_step)
 
-    def _publish_rows(self) -> None:
-        """Give the KVStore the weights of which steps touch rows."""
-        names = self._way.names
-        self._workers.set_weights(
-            {name: arrays for name, arrays in internals.parameter_arrays(self) if name in names}, at_rest=False
-        )
+    def _updater_of_rows(self) -> Any:
+        """What has the optimizer's states of weights of which steps touch rows: in a job, this worker."""
+        if self._workers.has_others and internals.updates_in_store(self):
+            return Updater(internals.optimizer(self))
+        return internals.updater_of_weights(self)
+
+    def _give_rows_to_store(self) -> None:
+        """Let a KVStore that updates weights have those of which steps touch rows. All workers do so."""
+        if self._way.is_newer_than_store and internals.updates_in_store(self):
+            names = self._way.names
+            self._workers.set_weights(
+                {name: arrays for name, arrays in internals.parameter_arrays(self) if name in names}, at_rest=False
+            )
+        self._way.store_has_weights()
 
     def _pull_sparse_weights(self) -> None:
         """Give all devices all rows of what a KVStore has updated, which mxnet leaves to `prepare`."""
-        if internals.updater_of_store(internals.kvstore(self)) is not None or self._workers.has_others:
-            internals.pull_sparse_weights(self)
+        internals.pull_sparse_weights(self)
 
     def _show_rows(self) -> None:
         """Somebody will read the weights or the optimizer's states."""
@@ -873,6 +890,7 @@ class SVRGModule(Module):
         if self._corrected:
             self._way.backward_live(self, head_gradients)
         else:
+            self._way.drop_gradients()
             internals.backward(self, head_gradients)
 
     def _takes_rows(self) -> bool:
@@ -961,12 +979,13 @@ class SVRGModule(Module):
         keeps_iterates = self._iterates.keeps and self._snapshot.taken and not self._is_plain
         if keeps_iterates:
             self._iterates.before_step(self._trained_weights(), self._clock)
-        if self._corrected and self._way.names:
+        if self._way.has_gradients:
             with internals.left_alone(self, self._way.names):
                 super().update()
             self._way.update_rows()
         else:
             self._leave_rows()
+            self._give_rows_to_store()
             super().update()
             if self._corrected:
                 self._pull_sparse_weights()
@@ -1195,6 +1214,8 @@ class SVRGModule(Module):
             samples = self._workers.samples(part.samples_of(own))
             if self._steps is not None and self._snapshot.samples not in (None, samples):
                 self._steps.begin_anew()
+            if self._sparse_mode == "reweighted" and self._workers.has_others:
+                sparse_steps.share_counts(full_pass, self._way, totals, self._workers)
             mu = full_gradient.mean(totals, samples, self._workers.sum, part.weight)
             norms = _finite_norms(mu[0], epoch)
             if self._steps is not None:

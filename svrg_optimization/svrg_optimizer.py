@@ -231,6 +231,9 @@ class _SVRGOptimizer(opt.Optimizer):
             key = index if isinstance(index, str) else self._names.get(index)
             is_ours = key is not None and (key.startswith(OURS) or is_full_gradient_key(key, self._names.values()))
             return None if is_ours else index
+        if index >= len(self.server_keys):
+            # A sum over the workers' rows, whose key is made when it is needed.
+            return None
         name = self.server_keys[index]
         if name.startswith(OURS) or is_full_gradient_key(name, self.server_keys):
             return None
@@ -341,7 +344,7 @@ class _SVRGOptimizer(opt.Optimizer):
             self.aux_opt.update(None, stored, value, None)
 
     def _assign(self, index: Union[int, str], weight: Any, grad: Any) -> None:
-        if not (self.server_keys and isinstance(index, int)):
+        if not (self.server_keys and isinstance(index, int) and index < len(self.server_keys)):
             self.aux_opt.update(index, weight, grad, None)
             return
         key = self.server_keys[index]

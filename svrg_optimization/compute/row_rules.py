@@ -1,14 +1,14 @@
 """What a step does to the rows of a weight, those that it touches and those that it leaves alone."""
 
 import abc
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 
 from ..mxnet_api import internals, memory
 from ..svrg.reweighting import TouchCounts
 from ..svrg.skipped_steps import SkippedSteps
-from .small_network import SmallNetwork
+from .small_network import UpdatedRows
 
 # So many rows are brought up to date at once: what is computed on the way stays small.
 _AT_ONCE = 1 << 15
@@ -34,8 +34,8 @@ class RowParameter:
         NumPy's views of the weights, the snapshot's, and the full gradient; None before there are any.
     states : list of array
         Views of the optimizer's states.
-    rows, alpha : int, float
-        Of the last step: by what the full gradient was multiplied, and the coefficient.
+    rows, alpha : float
+        Of the last step: by what the full gradient was multiplied where nothing was touched, and the coefficient.
     """
 
     def __init__(self, name: str, group: int, array: Any, copies: Sequence[Any], of_snapshot: Any, key: Any) -> None:
@@ -45,7 +45,7 @@ class RowParameter:
         self.snapshot: Any = None
         self.mu: Any = None
         self.states: List[Any] = []
-        self.rows, self.alpha = 0, 1.0
+        self.rows, self.alpha = 0.0, 1.0
 
     @property
     def is_trained(self) -> bool:
@@ -63,19 +63,19 @@ class Rule(abc.ABC):
         The number of rows, of each group.
     updater : Updater
         Has the optimizer and its states.
-    begin, publish : callable, optional
-        `begin` sets `RowParameter.array` to what a KVStore has; `publish` gives the store what the arrays have.
+    pull : callable, optional
+        Sets a parameter's array to what a KVStore has.
     """
 
     def __init__(
         self, parameters: Sequence[RowParameter], sizes: Sequence[int], updater: Any,
-        begin: Optional[Callable[[RowParameter], None]] = None, publish: Optional[Callable[[], None]] = None,
+        pull: Optional[Callable[[RowParameter], None]] = None,
     ) -> None:  # fmt: skip
-        self.parameters, self.sizes, self._updates, self._begin, self._publish = (
-            parameters, sizes, updater, begin, publish)  # fmt: skip
+        self.parameters, self.sizes, self._updates, self._pull = parameters, sizes, updater, pull
         self._trained = [each for each in parameters if each.is_trained]
-        # Whether the steps have the weights for themselves; whether others have seen what steps have written.
-        self._has_taken_over, self._is_shown = False, True
+        # Whether the steps have the weights for themselves; whether all rows and devices are up to date; and whether
+        # the weights are in the KVStore, which has updated them last.
+        self._has_taken_over, self._is_shown, self.is_in_store = False, True, pull is not None
 
     @property
     def _of_user(self) -> Any:
@@ -91,8 +91,12 @@ class Rule(abc.ABC):
     def set_counts(self, counts: Sequence[TouchCounts]) -> None:  # noqa: B027 - if need be
         """A full pass has counted, of each group, how often batches touch rows."""
 
-    def regularize(self, parameter: RowParameter, touched: Any, gradient: Any) -> None:  # noqa: B027 - if need be
-        """Add to the gradient of these rows what weight decay lacks."""
+    @abc.abstractmethod
+    def weight_of_rows(self, batch_rows: float, of_each: Any) -> Any:
+        """By what the full gradient is multiplied: the batch has so many rows, of workers that touch a row so many."""
+
+    def regularize(self, parameter: RowParameter, touched: Any, gradient: Any, part: Any) -> None:  # noqa: B027
+        """Add to the gradient of these rows what weight decay lacks; the workers that touch a row have this `part`."""
 
     def fetch(self, rows: Sequence[Any]) -> None:
         """Let these rows of each group be what dense steps would have made them."""
@@ -100,23 +104,23 @@ class Rule(abc.ABC):
         for parameter in self.parameters:
             memory.wait(parameter.array)
 
-    def update(self, rows: Sequence[Any], network: SmallNetwork) -> None:
-        """Take a step: `network` has the gradients of these rows."""
+    def update(self, rows: Sequence[Any], updated: UpdatedRows) -> None:
+        """Take a step: `updated` has the gradients of these rows, and room for them."""
         if self._take_over():
             # Somebody else has had the weights since the forward pass.
             for parameter in self._trained:
                 touched = rows[parameter.group]
-                network.live.rows[parameter.name].weight_view[: len(touched)] = parameter.weight[touched]
+                updated.rows[parameter.name].weight_view[: len(touched)] = parameter.weight[touched]
         for parameter in self._trained:
-            self._update(parameter, rows[parameter.group], network)
+            self._update(parameter, rows[parameter.group], updated)
         self._is_shown = False
 
-    def _update(self, parameter: RowParameter, touched: Any, network: SmallNetwork) -> None:
-        optimizer, small = self._updates.optimizer, network.live.rows[parameter.name]
-        if parameter.name not in network.states:
+    def _update(self, parameter: RowParameter, touched: Any, updated: UpdatedRows) -> None:
+        optimizer, small = self._updates.optimizer, updated.rows[parameter.name]
+        if parameter.name not in updated.states:
             state = optimizer.create_state_multi_precision(parameter.key, small.weight)
-            network.states[parameter.name] = state, [memory.view(array) for array in _arrays_in(state)]
-        state, views = network.states[parameter.name]
+            updated.states[parameter.name] = state, [memory.view(array) for array in _arrays_in(state)]
+        state, views = updated.states[parameter.name]
         for view, whole in zip(views, parameter.states):
             view[: len(touched)] = whole[touched]
         internals.set_context(optimizer, parameter.array)
@@ -134,15 +138,13 @@ class Rule(abc.ABC):
     # -------------------------------------------------------------------------------------------- others' accesses
 
     def show(self) -> None:
-        """Let all rows be what dense steps would have made them, on all devices and in the KVStore."""
+        """Let all rows be what dense steps would have made them, on all devices."""
         if self._is_shown:
             return
         self._bring_up_to_date()
         for parameter in self._trained:
             for copy in parameter.copies:
                 parameter.array.copyto(copy)
-        if self._publish is not None:
-            self._publish()
         self._is_shown = True
 
     def _bring_up_to_date(self) -> None:  # noqa: B027 - if need be
@@ -152,18 +154,24 @@ class Rule(abc.ABC):
         """Let others write the weights; they have been shown."""
         self._has_taken_over = False
 
+    def copy_weights_to(self, arrays: Mapping[str, Any]) -> None:
+        """Copy the weights to arrays of these names, unless a KVStore has newer ones."""
+        if not self.is_in_store:
+            for parameter in self._trained:
+                parameter.array.copyto(arrays[parameter.name])
+
     def _take_over(self) -> bool:
         """Take over weights that others have written; whether that was so."""
         if self._has_taken_over:
             return False
         for parameter in self.parameters:
-            if self._begin is not None and parameter.is_trained:
-                self._begin(parameter)
+            if self._pull is not None and self.is_in_store and parameter.is_trained:
+                self._pull(parameter)
             parameter.weight = memory.view(memory.complete(parameter.array))
             if parameter.is_trained:
                 parameter.states = [memory.view(memory.complete(array)) for array in self._states_of(parameter)]
         self.take_snapshot()
-        self._has_taken_over = True
+        self._has_taken_over, self.is_in_store = True, False
         return True
 
     def take_snapshot(self) -> None:
@@ -195,6 +203,10 @@ class LazyRule(Rule):
         """The full gradient."""
         return parameter.mu[touched]
 
+    def weight_of_rows(self, batch_rows: float, of_each: Any) -> Any:
+        """The rows of the batch: other workers add none for theirs."""
+        return batch_rows
+
     def _take_over(self) -> bool:
         is_new = super()._take_over()
         if is_new:
@@ -219,9 +231,6 @@ class LazyRule(Rule):
         return next(iter(self._skipped.values())).count
 
     def _catch_up(self, parameter: RowParameter, skipped: SkippedSteps, touched: Any) -> None:
-        if parameter.mu is None:
-            # It had no gradient at the snapshot.
-            return
         weights, moves = parameter.weight[touched], None
         if parameter.states:
             moves = parameter.states[0][touched]
@@ -230,9 +239,9 @@ class LazyRule(Rule):
         if moves is not None:
             parameter.states[0][touched] = moves
 
-    def update(self, rows: Sequence[Any], network: SmallNetwork) -> None:
+    def update(self, rows: Sequence[Any], updated: UpdatedRows) -> None:
         """Take a step, and remember what it would have done to the other rows."""
-        super().update(rows, network)
+        super().update(rows, updated)
         optimizer = self._of_user
         rescale, momentum = (internals.as_taken(optimizer, x) for x in (optimizer.rescale_grad, optimizer.momentum))
         for parameter in self._trained:
@@ -279,13 +288,17 @@ class ReweightedRule(Rule):
         factors = self._reweighting[parameter.group][touched].astype(like.dtype)
         return factors.reshape((-1,) + (1,) * (like.ndim - 1))
 
-    def regularize(self, parameter: RowParameter, touched: Any, gradient: Any) -> None:
+    def weight_of_rows(self, batch_rows: float, of_each: Any) -> Any:
+        """The rows of the workers that touch a row."""
+        return of_each
+
+    def regularize(self, parameter: RowParameter, touched: Any, gradient: Any, part: Any) -> None:
         """Let weight decay be D times as large: the optimizer adds it once."""
         optimizer = self._of_user
         _, decay = internals.rates(optimizer, parameter.key)
         if decay:
             weights = parameter.weight[touched]
-            factors = self._factors(parameter, touched, weights) - 1
+            factors = self._factors(parameter, touched, weights) * part - 1
             gradient += factors * weights * (decay / internals.as_taken(optimizer, optimizer.rescale_grad))
 
 

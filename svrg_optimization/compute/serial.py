@@ -114,8 +114,25 @@ class Serial:
         """The parameters that `update_rows` updates."""
         return ()
 
+    # Whether there are gradients for `update_rows`.
+    has_gradients = False
+
+    @property
+    def is_newer_than_store(self) -> bool:
+        """Whether a KVStore that is to update the weights lacks what `update_rows` has done."""
+        return False
+
     def update_rows(self) -> None:
         """Update what this way updates."""
+
+    def drop_gradients(self) -> None:
+        """A plain backward pass has left others."""
+
+    def store_has_weights(self) -> None:
+        """A KVStore has been given the weights, or has updated them."""
+
+    def copy_weights_to(self, arrays: Dict[str, Any]) -> None:
+        """Copy weights to arrays of these names, those that this way updates."""
 
     def arrive(self, full_pass: Any) -> None:
         """The snapshot has moved, by this full pass."""

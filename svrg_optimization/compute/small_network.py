@@ -43,6 +43,20 @@ class Arrays(NamedTuple):
     gradient_view: Any
 
 
+class UpdatedRows:
+    """Rows of parameters that an optimizer updates, with the rows of its states, which whoever updates them makes."""
+
+    def __init__(self, rows: Mapping[str, Arrays]) -> None:
+        self.rows, self.states = rows, {}  # type: Mapping[str, Arrays], Dict[str, Any]
+
+
+def room_for_rows(like: Any, size: int) -> Arrays:
+    """Arrays for so many rows of a parameter that is `like`."""
+    shape = (size, *like.shape[1:])
+    weight, gradient = (mx.nd.zeros(shape, like.context, like.dtype) for _ in range(2))
+    return Arrays(weight, gradient, memory.view(weight), memory.view(gradient))
+
+
 class _Pass:
     """One of the two networks, at the current weights or at the snapshot."""
 
@@ -74,6 +88,7 @@ class _Pass:
         rows = self.rows[name]
         memory.wait(self.executor.arg_dict[name])
         rows.weight_view[: len(numbers)] = whole[numbers]
+        rows.weight_view[len(numbers) :] = 0
 
     def gradient(self, name: str) -> Any:
         """NumPy's view of a gradient, which is there."""
@@ -120,10 +135,7 @@ class SmallNetwork:
         arrays = {**self._dense, **{name: csr.array for name, csr in self._csr.items()}}
         smaller = with_fewer_rows(symbol, groups, sizes)
         self.live, self.snapshot = (_Pass(smaller, each, context, arrays, groups, sizes) for each in executors)
-        # The rows that the present batch names, of each group: so many are in use.
-        self.counts: List[int] = [0] * len(groups)
-        # States of an optimizer for the rows in the network; whoever updates them makes them.
-        self.states: Dict[str, Any] = {}
+        self.updated = UpdatedRows(self.live.rows)
 
     def load(self, inputs: Mapping[str, Any]) -> None:
         """Set the inputs of a batch, whose rows have the network's numbers: CSR, or arrays of NumPy or mxnet."""

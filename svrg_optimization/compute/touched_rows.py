@@ -6,6 +6,7 @@ steps that touch them (`ReweightedRule`).
 """
 
 from collections import OrderedDict
+from functools import partial
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import mxnet as mx
@@ -24,7 +25,7 @@ from .own_thread import SnapshotModule
 from .renumbering import Renumbering
 from .row_rules import RowParameter, Rule, counts_of
 from .serial import Heads, Serial
-from .small_network import CSR, SmallNetwork, with_room
+from .small_network import CSR, SmallNetwork, UpdatedRows, room_for_rows, with_room
 
 # So many networks are kept, for as many shapes of batches and numbers of rows.
 _MOST_NETWORKS = 8
@@ -62,11 +63,15 @@ class Replica(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """What a step has of one replica: the rows of each group that the batch names, and the devices' networks."""
+    """What a step has of one replica: the rows of each group that the batch names, and the devices' networks.
+
+    In a job, `touched` are the rows that the batches of all workers name.
+    """
 
     rows: List[Any]
     networks: List[SmallNetwork]
     batch_rows: List[int]
+    touched: Optional[List[Any]]
 
 
 class TouchedRows(Serial):
@@ -80,7 +85,10 @@ class TouchedRows(Serial):
         self._renumberings: List[Renumbering] = []
         # The steps of the replicas while gradients are there that `update` is to use.
         self._steps: List[_Step] = []
-        self._is_in_step = False
+        self.has_gradients = False
+        # What other workers of a job touch; and rows of all of them that are updated, by how many there are.
+        self._shared: Any = None
+        self._updated: Dict[Any, UpdatedRows] = {}
         self._mu: Optional[OnDevices] = None
         # The gradients of these networks, and those of them that aren't of rows.
         self._known: Tuple[Any, List[Gradients]] = (None, [])
@@ -91,9 +99,15 @@ class TouchedRows(Serial):
         """Find the rows."""
         self.groups = find_groups(live)
 
-    def begin(self, replicas: Sequence[Replica]) -> None:
-        """Take steps in this way from now on; with no replicas, do as `Serial`."""
-        self._replicas, self._steps, self._is_in_step = list(replicas), [], False
+    def begin(
+        self, replicas: Sequence[Replica], rows_in_step: Callable[[Sequence[int]], List[int]], shared: Any = None
+    ) -> None:  # fmt: skip
+        """Take steps in this way from now on; with no replicas, do as `Serial`.
+
+        `rows_in_step` is `BatchGradient.rows_in_step`; `shared` tells the workers of a job what they touch.
+        """
+        self._replicas, self._steps, self.has_gradients = list(replicas), [], False
+        self._rows_in_step, self._shared, self._updated = rows_in_step, shared, {}
         self._renumberings = [Renumbering(group.size) for group in self.groups] if replicas else []
 
     @property
@@ -110,7 +124,7 @@ class TouchedRows(Serial):
             return
         parts = _parts(live, batch)
         self._steps = [self._prepare(live, replica, parts) for replica in self._replicas]
-        self._is_in_step = True
+        self.has_gradients = False
         for executor, network in zip(internals.executors(live), self._in_order()):
             network.live.executor.forward(is_train=True)
             internals.show_outputs(executor, network.live.executor.outputs)
@@ -135,21 +149,24 @@ class TouchedRows(Serial):
         """Fill the networks with a batch, and with the rows that it names."""
         of_devices = [dict(parts[device]) for device in replica.devices]
         rows = [self._renumber(number, of_devices) for number in range(len(self.groups))]
+        batch_rows = [_length(inputs) for inputs in of_devices]
+        touched = None
         if not at_snapshot_only:
-            replica.rule.fetch(rows)
+            if self._shared is not None:
+                touched = self._shared.touched(rows, sum(self._rows_in_step(batch_rows)))
+            replica.rule.fetch(rows if touched is None else [each.rows for each in touched])
         networks = [
             self._network(live, device, inputs, [len(each) for each in rows])
             for device, inputs in zip(replica.devices, of_devices)
         ]
         for network, inputs in zip(networks, of_devices):
             network.load(inputs)
-            network.counts = [len(each) for each in rows]
             for parameter in replica.parameters:
                 of_group = rows[parameter.group]
                 network.snapshot.set_rows(parameter.name, parameter.snapshot, of_group)
                 if not at_snapshot_only:
                     network.live.set_rows(parameter.name, parameter.weight, of_group)
-        return _Step(rows, networks, [_length(inputs) for inputs in of_devices])
+        return _Step(rows, networks, batch_rows, touched)
 
     def _renumber(self, number: int, of_devices: List[Dict[str, Any]]) -> Any:
         """The rows of a group that the devices' parts of a batch name; in the parts, numbers of the network's own."""
@@ -191,7 +208,7 @@ class TouchedRows(Serial):
 
     def backward_live(self, live: Module, heads: Any) -> None:
         """The backward pass at the current weights."""
-        if not self._is_in_step:
+        if not self._replicas:
             super().backward_live(live, heads)
             return
         for network, of_device in zip(
@@ -202,7 +219,7 @@ class TouchedRows(Serial):
 
     def backward(self, live: Module, heads: Heads) -> None:
         """The backward pass at the snapshot."""
-        if not self._is_in_step:
+        if not self._replicas:
             super().backward(live, heads)
             return
         for network, of_device in zip(
@@ -212,7 +229,7 @@ class TouchedRows(Serial):
 
     def rows_on_devices(self, live: Module) -> List[int]:
         """How many rows of the batch each device has."""
-        if not self._is_in_step:
+        if not self._replicas:
             return super().rows_on_devices(live)
         by_device = [
             pair for replica, step in zip(self._replicas, self._steps)
@@ -222,7 +239,7 @@ class TouchedRows(Serial):
 
     def gradients(self, live: Module) -> List[Gradients]:
         """All gradients; of rows, those that are in the networks."""
-        if not self._is_in_step:
+        if not self._replicas:
             return super().gradients(live)
         networks = self._in_order()
         if self._known[0] != networks:
@@ -238,7 +255,7 @@ class TouchedRows(Serial):
 
     def gradients_in_full(self, live: Module) -> List[Gradients]:
         """The gradients, of the shapes of their parameters."""
-        if not self._is_in_step:
+        if not self._replicas:
             return super().gradients_in_full(live)
         in_full = {}
         for replica, step in zip(self._replicas, self._steps):
@@ -262,7 +279,7 @@ class TouchedRows(Serial):
     def weights(self, live: Module) -> Dict[str, Tuple[Any, Any]]:
         """The weights that belong to the gradients, at the current weights and at the snapshot, on the first device."""
         found = super().weights(live)
-        if self._is_in_step:
+        if self._replicas:
             network = self._in_order()[0]
             for name in self.names:
                 found[name] = network.live.rows[name].weight, network.snapshot.rows[name].weight
@@ -272,7 +289,7 @@ class TouchedRows(Serial):
         self, live: Module, correction: Correction, mu: OnDevices, factors: Sequence[int], alpha: Alpha
     ) -> None:  # fmt: skip
         """Replace the gradients by variance-reduced gradients."""
-        if not self._is_in_step:
+        if not self._replicas:
             super().correct(live, correction, mu, factors, alpha)
             return
         gradients = self.gradients(live)
@@ -281,13 +298,14 @@ class TouchedRows(Serial):
             self._mu = mu
             for replica in self._replicas:
                 for parameter in replica.parameters:
-                    if parameter.name in mu[0]:
+                    if parameter.is_trained:
                         parameter.mu = memory.view(mu[replica.devices[0]][parameter.name])
         for replica, step in zip(self._replicas, self._steps):
             total = sum(factors[device] for device in replica.devices)
             for parameter in replica.parameters:
                 if parameter.is_trained:
                     self._correct_rows(replica.rule, parameter, step, total, coefficient_of(parameter.name, alpha))
+        self.has_gradients = True
 
     def _correct_others(
         self, correction: Correction, gradients: List[Gradients], mu: OnDevices, factors: Sequence[int], alpha: Alpha
@@ -297,30 +315,54 @@ class TouchedRows(Serial):
             self._others = gradients, [each for each in gradients if each.name not in names]
         correction(self._others[1], mu, factors, alpha)
 
-    def _correct_rows(self, rule: Rule, parameter: RowParameter, step: _Step, rows: int, alpha: float) -> None:
-        touched = step.rows[parameter.group]
-        first, *others = step.networks
-        gradient, of_snapshot = (
-            each.gradient(parameter.name)[: len(touched)] for each in (first.live, first.snapshot)
-        )  # fmt: skip
-        for network in others:
-            gradient += network.live.gradient(parameter.name)[: len(touched)]
-            of_snapshot += network.snapshot.gradient(parameter.name)[: len(touched)]
-        if parameter.mu is not None:
-            direction_on_rows(gradient, of_snapshot, rule.full_gradient(parameter, touched), rows, alpha)
-            parameter.rows, parameter.alpha = rows, alpha
-        rule.regularize(parameter, touched, gradient)
+    def _correct_rows(self, rule: Rule, parameter: RowParameter, step: _Step, rows: float, alpha: float) -> None:
+        touched, name = step.rows[parameter.group], parameter.name
+        gradient, of_snapshot = (_added_up(step, name, which)[: len(touched)] for which in ("live", "snapshot"))
+        if step.touched is None:
+            mu, weight = rule.full_gradient(parameter, touched), rule.weight_of_rows(rows, rows)
+            direction_on_rows(gradient, of_snapshot, mu, weight, alpha)
+            rule.regularize(parameter, touched, gradient, 1.0)
+        else:
+            of_group, updated = step.touched[parameter.group], self._room_for(step).rows[name]
+            touched, rows = of_group.rows, of_group.batch_rows
+            of_each = of_group.of_each.astype(gradient.dtype).reshape((-1,) + (1,) * (gradient.ndim - 1))
+            memory.wait(updated.weight)
+            updated.weight_view[: len(touched)] = parameter.weight[touched]
+            mu, weight = rule.full_gradient(parameter, touched), rule.weight_of_rows(rows, of_each)
+            add_up = partial(self._of_all_workers, name, step.rows[parameter.group], touched, len(updated.weight_view))
+            of_all = updated.gradient_view[: len(touched)]
+            of_all[:] = direction_on_rows(gradient, of_snapshot, mu, weight, alpha, add_up)
+            updated.gradient_view[len(touched) :] = 0
+            rule.regularize(parameter, touched, of_all, of_each / rows)
+        parameter.rows, parameter.alpha = rows, alpha
+
+    def _of_all_workers(self, name: str, own: Any, touched: Any, room: int, difference: Any) -> Any:
+        """The sum over the workers, on the rows that all of them touch, of what this one has on its own."""
+        whole = np.zeros((room, *difference.shape[1:]), difference.dtype)
+        whole[np.searchsorted(touched, own)] = difference
+        return self._shared.add(name, whole)[: len(touched)]
+
+    def _room_for(self, step: _Step) -> UpdatedRows:
+        """Arrays for the rows that all workers touch."""
+        assert step.touched is not None
+        sizes = tuple(with_room(len(each.rows)) for each in step.touched)
+        if sizes not in self._updated:
+            while len(self._updated) >= _MOST_NETWORKS:
+                self._updated.pop(next(iter(self._updated)))
+            parameters = [each for each in self._replicas[0].parameters if each.is_trained]
+            self._updated[sizes] = UpdatedRows(
+                {each.name: room_for_rows(each.array, sizes[each.group]) for each in parameters}
+            )
+        return self._updated[sizes]
 
     def update_rows(self) -> None:
-        """Let the optimizer update the rows by the gradients that are in the networks."""
+        """Let the optimizer update the rows by the gradients that are there."""
         for replica, step in zip(self._replicas, self._steps):
-            replica.rule.update(step.rows, step.networks[0])
-        self._steps, self._is_in_step = [], False
-
-    @property
-    def has_gradients(self) -> bool:
-        """Whether there are gradients of rows that `update_rows` is to use."""
-        return self._is_in_step
+            if step.touched is None:
+                replica.rule.update(step.rows, step.networks[0].updated)
+            else:
+                replica.rule.update([each.rows for each in step.touched], self._room_for(step))
+        self._steps, self.has_gradients = [], False
 
     def arrive(self, full_pass: Any) -> None:
         """The snapshot has moved: its weights are others, and so is how often batches touch rows."""
@@ -340,6 +382,25 @@ class TouchedRows(Serial):
         self.show(live)
         for replica in self._replicas:
             replica.rule.leave()
+
+    def drop_gradients(self) -> None:
+        """The gradients to be used are others."""
+        self.has_gradients = False
+
+    @property
+    def is_newer_than_store(self) -> bool:
+        """Whether a KVStore that is to update the weights lacks what steps have done."""
+        return any(not replica.rule.is_in_store for replica in self._replicas)
+
+    def store_has_weights(self) -> None:
+        """A KVStore has the weights, and updates them."""
+        for replica in self._replicas:
+            replica.rule.is_in_store = True
+
+    def copy_weights_to(self, arrays: Dict[str, Any]) -> None:
+        """Copy the weights that all devices share to arrays of these names, unless a KVStore has newer ones."""
+        if len(self._replicas) == 1:
+            self._replicas[0].rule.copy_weights_to(arrays)
 
     def show_own_outputs(self, live: Module) -> None:
         """Let both modules show the outputs of their own executors."""
@@ -362,7 +423,8 @@ class TouchedRows(Serial):
         for replica, of_replica in zip(self._replicas, counts):
             of_devices = [dict(parts[device]) for device in replica.devices]
             for number, of_group in enumerate(of_replica):
-                of_group.add(self._renumber(number, of_devices), sum(map(_length, of_devices)))
+                rows = sum(self._rows_in_step([_length(inputs) for inputs in of_devices]))
+                of_group.add(self._renumber(number, of_devices), rows)
 
     def add_to(
         self, live: Module, totals: OnDevices, batch: Any, heads: Heads, factors_of: Callable[[List[int]], List[float]]
@@ -391,6 +453,14 @@ class TouchedRows(Serial):
                         touched = step.rows[parameter.group]
                         total = memory.view(totals[device][parameter.name])
                         total[touched] += factors[device] * network.snapshot.gradient(parameter.name)[: len(touched)]
+
+
+def _added_up(step: _Step, name: str, which: str) -> Any:
+    """The sum of a gradient over the devices, in the first one's array."""
+    first, *others = (getattr(network, which).gradient(name) for network in step.networks)
+    for other in others:
+        first += other
+    return first
 
 
 def _parts(live: Module, batch: Any) -> List[Dict[str, Any]]:

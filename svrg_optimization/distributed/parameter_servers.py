@@ -18,6 +18,7 @@ from ..mxnet_api.internals import GradientsOnDevices
 from ..svrg.estimator import OnDevices
 from ..svrg.full_gradient import zeros_for
 from . import exchange_of_numbers, liveness, new_stores, notes, watch_client
+from .shared_rows import SharedRows
 from .states_on_servers import PLAIN_SERVERS, Settings, StatesOnServers
 from .workers import COMPRESSED, STALE, Job, OnDevicesByName, Workers, make_keys
 
@@ -42,6 +43,7 @@ class ParameterServers(Workers):
         super().__init__(store, store.rank, store.num_workers, job.batch_size, job.logger)
         self._servers, self._process = int(os.environ["DMLC_NUM_SERVER"]), os.getpid()
         self._proofs = keys.proof_keys(self._servers)
+        self._shared_rows: Optional[SharedRows] = None
         self._init_first_keys()
         self._check_watch()
         if self.rank == 0:
@@ -91,7 +93,7 @@ class ParameterServers(Workers):
         if any(arrays[0].dtype == np.float64 for _, arrays in parameters):
             self._check_float64()
         for name, arrays in parameters:
-            self.store.pull(name, out=arrays)
+            internals.pull_from_store(self.store, name, arrays)
         # From here on, servers may write other things where they have answered.
         mx.nd.waitall()
         internals.barrier(self.store)
@@ -192,7 +194,13 @@ class ParameterServers(Workers):
             return
         self._states.give_weights({name: arrays[0] for name, arrays in weights.items()}, at_rest)
         for name, arrays in weights.items():
-            self.store.pull(name, out=arrays)
+            internals.pull_from_store(self.store, name, arrays)
+
+    def shared_rows(self) -> SharedRows:
+        """What tells the workers which rows of weights each of them touches."""
+        if self._shared_rows is None:
+            self._shared_rows = SharedRows(self.store, self.rank, self.number)
+        return self._shared_rows
 
     def states_on_servers(self) -> Optional[StatesOnServers]:
         """The optimizer's states, if servers hold them. RuntimeError if those are plain mxnet's."""

@@ -16,6 +16,7 @@ from ..mxnet_api.internals import GradientsOnDevices
 from ..svrg.estimator import OnDevices
 from ..svrg.full_gradient import add_up_devices, zeros_for
 from . import exchange_of_numbers
+from .shared_rows import SharedRows
 from .states_on_servers import StatesOnServers
 
 # Parameter name -> array on each device.
@@ -186,6 +187,10 @@ class Workers(abc.ABC):
                 self.store.push(name, [first, *(array.zeros_like() for array in others)])
         finally:
             optimizer.assigns_weights = False
+
+    def shared_rows(self) -> Optional[SharedRows]:
+        """What tells the workers which rows of weights each of them touches; None if there is no such thing."""
+        return None
 
     def states_on_servers(self) -> Optional[StatesOnServers]:
         """The optimizer's states, if they aren't in this process. RuntimeError if they can't be had."""

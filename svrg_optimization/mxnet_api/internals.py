@@ -5,7 +5,7 @@ import copy
 import ctypes
 import os
 import weakref
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -159,6 +159,11 @@ def updated_parameters(module: Any) -> List[Updated]:
 def updater_of_weights(module: Any) -> Any:
     """What updates the weights in this process: the module's updater, or its KVStore's. None before there is any."""
     return updater_of_store(module._kvstore) if module._update_on_kvstore else module._updater
+
+
+def updates_in_store(module: Any) -> bool:
+    """Whether the weights are updated in the module's KVStore."""
+    return bool(module._update_on_kvstore)
 
 
 def updater_of_store(store: Any) -> Any:
@@ -647,22 +652,26 @@ def rates(optimizer: Any, key: Any) -> Tuple[float, float]:
     return as_taken(optimizer, rate), as_taken(optimizer, decay)
 
 
-def pull_all_rows(module: Any, name: str, array: Any) -> None:
-    """Set an array to a parameter in the module's KVStore."""
-    if array.stype == "default":
-        module._kvstore.pull(name, array)
+def pull_from_store(store: Any, name: str, arrays: Sequence[Any]) -> None:
+    """Set the arrays of a parameter on all devices to what a KVStore has."""
+    if arrays[0].stype == "default":
+        store.pull(name, out=arrays)
     else:
-        rows = mx.nd.arange(array.shape[0], dtype="int64")
-        module._kvstore.row_sparse_pull(name, array, row_ids=rows)
+        rows = mx.nd.arange(arrays[0].shape[0], dtype="int64")
+        store.row_sparse_pull(name, arrays, row_ids=rows)
 
 
 def pull_sparse_weights(module: Any) -> None:
-    """Set the `row_sparse` weights on all devices to those of the KVStore that updates them."""
+    """Set the `row_sparse` weights on all devices to those of the KVStore that updates them, if one does."""
     if module._update_on_kvstore:
         for name, arrays in parameter_arrays(module):
             if arrays[0].stype == "row_sparse":
-                rows = mx.nd.arange(arrays[0].shape[0], dtype="int64")
-                module._kvstore.row_sparse_pull(name, arrays, row_ids=rows)
+                pull_from_store(module._kvstore, name, arrays)
+
+
+def own_weights(module: Any) -> Dict[str, Any]:
+    """The module's own copy of its weights, by name."""
+    return module._arg_params
 
 
 def set_context(optimizer: Any, array: Any) -> None:

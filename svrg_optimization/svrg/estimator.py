@@ -97,19 +97,23 @@ class Estimator:
         (narrow if gradient.stype == "default" else memory.with_all_rows(narrow)).copyto(gradient)
 
 
-def direction_on_rows(gradient: Any, snapshot_gradient: Any, mu: Any, rows: int, alpha: float = 1.0) -> None:
-    """Turn `gradient`, of the rows of a weight that a batch touches, into g, in place: NumPy arrays of one shape.
+def direction_on_rows(
+    gradient: Any, snapshot_gradient: Any, mu: Any, rows: Any, alpha: float = 1.0,
+    add_up: Callable[[Any], Any] = lambda difference: difference,
+) -> Any:  # fmt: skip
+    """G on the rows of a weight that a batch touches, from NumPy arrays; `gradient` is used up.
 
-    The other rows of the gradient are 0, at the current weights and at the snapshot. `mu` is the full gradient there,
-    in lazy steps; in reweighted ones, D times that. `rows` and `alpha` are those of `Estimator.direction`.
+    The other rows of both gradients are 0. `mu` is the full gradient on these rows in lazy steps; in reweighted ones,
+    D times that. `rows` and `alpha` are those of `Estimator.direction`; `add_up` adds up the differences of a job's
+    workers.
 
-    >>> gradient = np.array([3.0])
-    >>> direction_on_rows(gradient, np.array([1.0]), np.array([0.25]), rows=2)
-    >>> gradient
+    >>> direction_on_rows(np.array([3.0]), np.array([1.0]), np.array([0.25]), rows=2)
     array([2.5])
     """
     gradient -= snapshot_gradient if alpha == 1 else alpha * snapshot_gradient
+    gradient = add_up(gradient)
     gradient += (alpha * rows) * mu
+    return gradient
 
 
 class Gradients(NamedTuple):
