@@ -1144,9 +1144,9 @@ class SVRGModule(Module):
         # In a loop of the user's own.
         if not self._schedule.within_epochs or self._clock.epoch_begins:
             return False
-        if not data.can_view(train_data) and hasattr(train_data, "reset"):
+        if not data.can_stay(train_data) and hasattr(train_data, "reset"):
             self._notices.say(notices.IN_THE_MIDDLE, type(train_data).__name__)
-        return data.can_view(train_data)
+        return data.can_stay(train_data)
 
     def _part_of(self, source: Source) -> Part:
         """What of the data the full gradient is to be the mean of."""
