@@ -11,6 +11,7 @@ from scipy import sparse
 from svrg_optimization import CSRIter, LockedBatches, SVRGModule, csr_iter, diagnose
 from svrg_optimization.compute import data as data_of_pass
 from svrg_optimization.schedules import EverySteps, Growing, Loopless
+from svrg_optimization.svrg.numbered_draws import generator, uniform
 
 ROWS, COLUMNS = 11, 7
 HANDLINGS = ["pad", "discard", "ragged"]
@@ -128,7 +129,7 @@ def test_an_order_depends_on_seed_and_epoch_only():
     data.epoch = 1
     assert orders_of(data, 3) == orders[1:]
     # A schedule of the same seed draws other permutations.
-    assert orders[1] != csr_iter.generator(5, 1).permutation(ROWS).tolist()
+    assert orders[1] != generator(5, 1).permutation(ROWS).tolist()
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -140,8 +141,9 @@ def test_batches_are_slices_of_the_memory(shuffle):
         batches = list(data)
         of_epoch = data._in_order().csr
         for batch in batches:
-            for array, whole in zip(batch.csr[0], (values, columns) if not shuffle else of_epoch):
-                assert array.size == 0 or np.shares_memory(array, whole)
+            # The third of its arrays begins at 0 in each batch.
+            for array, whole in zip(batch.csr[0][:2], of_epoch if shuffle else (values, columns)):
+                assert np.shares_memory(array, whole)
                 assert not array.flags.writeable
         epochs.append((batches, [dense(batch.csr[0]) for batch in batches]))
         data.reset()
@@ -308,15 +310,15 @@ FALLING[3] = 0
         ([broken(indptr=FALLING)], ValueError, "no csr matrix: indptr must rise from 0"),
         ([broken(values=arrays_of(X)[0][:-1])], ValueError, "no csr matrix: indptr must rise from 0"),
         ([broken(columns=arrays_of(X)[1][:-1])], ValueError, "no csr matrix: indptr must rise from 0"),
-        ([sparse.csr_matrix((0, 3))], ValueError, r"data of shape \(0, 3\) is no csr matrix: it needs rows and columns"),
+        ([sparse.csr_matrix((0, 3))], ValueError, r"of shape \(0, 3\) is no csr matrix: it needs rows and columns"),
         ([broken(shape=(ROWS,))], ValueError, "no csr matrix: it needs rows and columns"),
-        ([sparse.csr_matrix(X), Y[1:]], ValueError, r"label 'softmax_label' has the shape \(10,\), and data has 11 rows"),
+        ([sparse.csr_matrix(X), Y[1:]], ValueError, r"'softmax_label' has the shape \(10,\), and data has 11 rows"),
         ([sparse.csr_matrix(X), {"a": 3}], ValueError, r"label 'a' has the shape \(\), and data has 11 rows; give a"),
         ([sparse.csr_matrix(X), Y, 0], ValueError, "batch_size=0 must be at least 1"),
         ([sparse.csr_matrix(X), Y, 2.0], TypeError, "batch_size=2.0 must be an integer"),
         ([sparse.csr_matrix(X), Y, 2, True, -1], ValueError, "seed=-1 must be at least 0"),
         ([sparse.csr_matrix(X), Y, 2, True, 0, "roll_over"], ValueError, "='roll_over' must be 'pad', 'discard' or"),
-        ([sparse.csr_matrix(X), Y, 12, True, 0, "discard"], ValueError, "leaves no batch: batch_size=12 and data has 11"),
+        ([sparse.csr_matrix(X), Y, 12, True, 0, "discard"], ValueError, "no batch: batch_size=12 and data has 11 rows"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_given(arguments, error, message):
@@ -465,20 +467,12 @@ def test_training_is_svrg_on_dense_rows(schedule, shuffle, handling):
     steps, _ = trained(train_data(handling, shuffle), **kwargs)
     batches = batches_of_epochs(handling, shuffle)
     if isinstance(schedule, Loopless):
-        coins = [step == 0 or csr_iter.generator is None or _coin(step) for step in range(len(steps))]
-        due = coins.__getitem__
+        wanted = svrg(batches, lambda step: step == 0 or uniform(1, step) < 0.5)
     else:
         every = 2 if schedule else 2 * len(batches[0])
-        due = lambda step: step % every == 0  # noqa: E731
-    wanted = svrg(batches, due)
+        wanted = svrg(batches, lambda step: step % every == 0)
     assert len(steps) == len(wanted) == 3 * len(batches[0])
     np.testing.assert_allclose(steps, wanted, **EXACT)
-
-
-def _coin(step):
-    from svrg_optimization.svrg.numbered_draws import uniform
-
-    return uniform(1, step) < 0.5
 
 
 @pytest.mark.parametrize("handling", HANDLINGS)
@@ -498,9 +492,7 @@ def test_a_full_gradient_counts_each_row_once(devices, read, handling):
 
 
 def test_full_gradients_of_a_growing_part():
-    _, module = trained(train_data(shuffle=True), epochs=2, snapshots=Growing(4, 2.0, seed=3))
-    assert module.history[0].samples == ROWS
-    drawn = csr_iter.generator(3, 0).permutation(ROWS)[:4]
+    drawn = generator(3, 0).permutation(ROWS)[:4]
     _, module = trained(train_data(shuffle=True), epochs=1, snapshots=Growing(4, 2.0, seed=3))
     np.testing.assert_allclose(module.full_gradient["w"].asnumpy(), gradient(W, drawn) / 4, **EXACT)
 
@@ -511,13 +503,15 @@ def test_in_a_loop_of_ones_own_a_snapshot_within_an_epoch():
     module.bind(data.provide_data, data.provide_label)
     module.init_params(arg_params={"w": nd(W)}, initializer=None)
     module.init_optimizer(kvstore=None, optimizer_params={"learning_rate": RATE})
-    for _ in range(2):
+    for epoch in range(2):
+        if module.snapshot_is_due(epoch):
+            module.update_full_grads(data, epoch=epoch)
         for batch in data:
-            if module.snapshot_is_due():
-                module.update_full_grads(data)
             module.forward_backward(batch)
             module.update()
             steps.append(module.get_params()[0]["w"].asnumpy())
+            if module.snapshot_is_due():
+                module.update_full_grads(data)
         data.reset()
     wanted = svrg(batches_of_epochs("pad", True, 2), lambda step: step % 2 == 0)
     np.testing.assert_allclose(steps, wanted, **EXACT)
