@@ -137,6 +137,13 @@ class CSRIter(mx.io.DataIter):
     label_name : str, default 'softmax_label'
         The name of the label, if it isn't a dict.
 
+    Attributes
+    ----------
+    num_data : int
+        The number of rows.
+    cursor : int
+        The first row of the batch that was given last, as in ``NDArrayIter``.
+
     Raises
     ------
     TypeError
@@ -144,13 +151,6 @@ class CSRIter(mx.io.DataIter):
     ValueError
         The arrays of `data` aren't those of a csr matrix, `label` has another number of rows, an epoch would have no
         batch, or an argument is out of range.
-
-    Attributes
-    ----------
-    num_data : int
-        The number of rows.
-    cursor : int
-        The first row of the batch that was given last, as in ``NDArrayIter``.
 
     Examples
     --------

@@ -358,6 +358,15 @@ def test_a_pass_sees_each_row_once_and_leaves_the_epoch_alone(read, shuffle, han
     assert rest == [batch.index.tolist() for batch in undisturbed]
 
 
+def test_a_pass_that_outlasts_the_epoch():
+    data = CSRIter(sparse.csr_matrix(X), Y, 4, shuffle=True)
+    order = data._in_order().index.tolist()
+    batches = data.batches_of_all()
+    first = next(batches)
+    data.reset()
+    check_batches([first, *batches], expected(order, 4, "pad"))
+
+
 @pytest.mark.parametrize("rows", [[2], [0, 3, 4], [1, 2, 5, 6, 8, 9, 10], list(range(ROWS))], ids=len)
 def test_a_pass_over_a_part_of_the_rows(rows):
     data = CSRIter(sparse.csr_matrix(X), Y, 4, shuffle=True)
