@@ -371,13 +371,13 @@ def _csr_of(data: Any) -> CSRArrays:
     if reason:
         raise ValueError("data of shape {} is no csr matrix: {}; make it anew".format(shape, reason))
     indptr = indptr.astype(np.int64)
+    # Views, too, so that the caller's arrays stay writeable.
     values, columns = values[: indptr[-1]], columns[: indptr[-1]]
     values = np.ascontiguousarray(values, _type_of(values))
     columns = np.ascontiguousarray(columns, columns.dtype if columns.dtype in (np.int32, np.int64) else np.int64)
     if not _columns_rise(columns, indptr):
         values, columns, indptr = _sorted(values, columns, indptr)
-    # Views, since the caller's arrays stay writeable.
-    return CSRArrays(values.view(), columns.view(), indptr, (shape[0], shape[1]))
+    return CSRArrays(values, columns, indptr, (shape[0], shape[1]))
 
 
 def _what_is_wrong(values: Any, columns: Any, indptr: Any, shape: Tuple[int, ...]) -> str:

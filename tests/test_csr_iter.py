@@ -265,6 +265,8 @@ def test_several_labels(shuffle, most, monkeypatch):
         for array, whole in zip(batch.label, labels.values()):
             np.testing.assert_array_equal(array.asnumpy(), whole[batch.index])
             assert array.dtype is np.float64
+    kinds = {type(label) for label in data._in_order().sliced_labels}
+    assert kinds == ({mx.nd.NDArray} if most > 22 else {mx.nd.NDArray, np.ndarray})
 
 
 class Large:
@@ -375,23 +377,30 @@ def test_a_pass_over_a_part_of_the_rows(rows):
     assert data.cursor == -4
 
 
+@pytest.mark.parametrize("handling", ["pad", "discard"])
 @pytest.mark.parametrize("at_start", [False, True])
 @pytest.mark.parametrize("read", [0, 1, 9])
-def test_where_a_pass_leaves_the_iterator(read, at_start):
+def test_where_a_pass_leaves_the_iterator(read, at_start, handling):
     """As an NDArrayIter: at its start, and in the middle if that is taken for the start."""
-    data = CSRIter(sparse.csr_matrix(X), Y, 4)
-    dense_data = mx.io.NDArrayIter(nd(X), nd(Y), 4)
+    data = CSRIter(sparse.csr_matrix(X), Y, 4, last_batch_handle=handling)
+    dense_data = mx.io.NDArrayIter(nd(X), nd(Y), 4, last_batch_handle=handling)
     for each in (data, dense_data):
         for _ in range(read):
             next(each, None)
         with data_of_pass.whole(each, at_start) as batches:
             assert len(list(batches)) == 3
-    assert max(-4, data.cursor) == dense_data.cursor
+    assert data.cursor == dense_data.cursor
     assert data.epoch == (0 if read == 0 or (at_start and read == 1) else 1)
 
 
 class Derived(CSRIter):
-    """May do anything."""
+    """May do anything; counts its batches."""
+
+    asked = 0
+
+    def next(self):
+        self.asked += 1
+        return super().next()
 
 
 @pytest.mark.parametrize("handling", HANDLINGS)
@@ -404,8 +413,9 @@ def test_a_derived_class_is_read_itself(handling):
     assert data.last_batch_handle == handling and data.cursor == -4
     # From the middle, without reading to the end.
     next(data)
+    asked = data.asked
     data_of_pass.restart(data, at_end=False)
-    assert data.epoch == 3 and data.cursor == -4
+    assert (data.epoch, data.cursor, data.asked) == (3, -4, asked)
 
 
 def test_the_same_data():
