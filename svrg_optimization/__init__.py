@@ -16,6 +16,7 @@ from .mxnet_api import startup
 if TYPE_CHECKING:
     from . import adamw, coefficients, history, proximal, schedules, step_sizes, svrg_module, svrg_optimizer, theory
     from .adamw import AdamW
+    from .csr_iter import CSRIter
     from .diagnosis import diagnose
     from .locked_batches import LockedBatches
     from .proximal import ProximalSGD
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "SVRGModule", "SVRGBucketingModule", "AdamW", "AutoStep", "BarzilaiBorwein", "LockedBatches", "ProximalSGD",
-    "VarianceMonitor", "adamw", "coefficients", "diagnose", "history", "proximal", "schedules", "step_sizes",
-    "svrg_module", "svrg_optimizer", "theory", "_AssignmentOptimizer", "_SVRGOptimizer",
+    "SVRGModule", "SVRGBucketingModule", "AdamW", "AutoStep", "BarzilaiBorwein", "CSRIter", "LockedBatches",
+    "ProximalSGD", "VarianceMonitor", "adamw", "coefficients", "diagnose", "history", "proximal", "schedules",
+    "step_sizes", "svrg_module", "svrg_optimizer", "theory", "_AssignmentOptimizer", "_SVRGOptimizer",
 ]  # fmt: skip
 
 _HOME = {
@@ -39,6 +40,7 @@ _HOME = {
     "AdamW": "adamw",
     "AutoStep": "step_sizes",
     "BarzilaiBorwein": "step_sizes",
+    "CSRIter": "csr_iter",
     "LockedBatches": "locked_batches",
     "ProximalSGD": "proximal",
     "VarianceMonitor": "variance_monitor",

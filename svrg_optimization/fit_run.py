@@ -52,7 +52,7 @@ class FitRun:
                     "snapshot_data={!r} has other draws than train_data, which is LockedBatches, and these would stay "
                     "locked for ever: leave snapshot_data out".format(snapshot_data)
                 )
-        if schedule.within_epochs and self._data is self._train_data and not data.can_view(self._train_data):
+        if schedule.within_epochs and self._data is self._train_data and not data.can_stay(self._train_data):
             raise ValueError(
                 "snapshots={}: a snapshot in the middle of an epoch needs data that can be read there, and train_data "
                 "is a {}; give fit() snapshot_data, another iterator over the same samples".format(

@@ -22,7 +22,7 @@ OTHER_SAMPLES = (
 )
 IN_THE_MIDDLE = (
     "a full pass in the middle of an epoch has read %s to its end, and reset it: a loop over the same iterator begins "
-    "anew. Give update_full_grads() another iterator over the same samples, or an NDArrayIter"
+    "anew. Give update_full_grads() another iterator over the same samples, an NDArrayIter or a CSRIter"
 )
 FILLED_UP = (
     "a batch with padded rows was filled up with copies of a row, since the network can't take the true rows alone. "

@@ -1079,11 +1079,11 @@ class SVRGModule(Module):
         .. math:: \tilde w = w, \qquad \mu = \frac{1}{n} \sum_{i=1}^{n} \nabla f_i(\tilde w)
 
         Padded rows (``batch.pad``) don't count. The iterator is left at its start; in the middle of an epoch of `fit`,
-        the iterator that `fit` trains on stays where it is, which only an NDArrayIter can. So does an NDArrayIter in a
-        loop of your own whose schedule has snapshots in the middle of an epoch; of other data, give a second iterator
-        there. One that isn't an NDArrayIter is read to its end before it is reset: many lose their place otherwise. An
-        NDArrayIter that discards the rows of its last batch, or keeps them for the next epoch, gives them all the same,
-        unless they are sparse.
+        the iterator that `fit` trains on stays where it is, which only an NDArrayIter or a `CSRIter` can. So do these
+        in a loop of your own whose schedule has snapshots in the middle of an epoch; of other data, give a second
+        iterator there. Others are read to their end before they are reset: many lose their place otherwise. Rows that
+        an NDArrayIter or a `CSRIter` discards, or keeps for the next epoch, are read all the same, unless the arrays
+        of an NDArrayIter are sparse.
 
         Parameters
         ----------
@@ -1163,9 +1163,9 @@ class SVRGModule(Module):
         # In a loop of the user's own.
         if not self._schedule.within_epochs or self._clock.epoch_begins:
             return False
-        if not data.can_view(train_data) and hasattr(train_data, "reset"):
+        if not data.can_stay(train_data) and hasattr(train_data, "reset"):
             self._notices.say(notices.IN_THE_MIDDLE, type(train_data).__name__)
-        return data.can_view(train_data)
+        return data.can_stay(train_data)
 
     def _part_of(self, source: Source) -> Part:
         """What of the data the full gradient is to be the mean of."""

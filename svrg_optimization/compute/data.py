@@ -2,7 +2,7 @@
 
 An iterator that is reset before its end may lose its place, and so may whatever wraps it: mxnet's readers give some
 rows twice then. What an iterator is made of can't be seen from outside. So every iterator is read to its end before it
-is reset, but for an ``NDArrayIter``, whose arrays can be read without the iterator.
+is reset, but for an ``NDArrayIter`` or a `CSRIter`, whose arrays can be read without the iterator.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from typing import Any, Callable, Iterable, Iterator, List, Optional, Sequence, 
 
 import mxnet as mx
 
+from ..csr_iter import CSRIter
 from ..locked_batches import LockedBatches
 
 # How much of a part of the rows is copied at once, in bytes.
@@ -28,6 +29,11 @@ def is_itself(instance: Any, cls: type) -> bool:
 def can_view(data: Any) -> bool:
     """Whether `regrouped` and `views` take it: an NDArrayIter itself, of dense arrays with the rows along axis 0."""
     return is_itself(data, mx.io.NDArrayIter) and data.layout.startswith("N") and _is_dense(data)
+
+
+def can_stay(data: Any) -> bool:
+    """Whether a full pass leaves an iterator where it is, in the middle of an epoch, too."""
+    return can_view(data) or is_itself(data, CSRIter)
 
 
 def _is_dense(data: mx.io.NDArrayIter) -> bool:
@@ -105,28 +111,28 @@ def whole(
 ) -> Iterator[Iterable[Any]]:  # fmt: skip
     """All batches, once; an iterator is left at its start.
 
-    An NDArrayIter that discards the rows of its last batch, or keeps them for the next epoch, gives them too.
+    An iterator over arrays that discards the rows of its last batch, or keeps them for the next epoch, gives them too.
 
     Parameters
     ----------
     data : DataIter or other iterable
     at_start : bool
-        Whether the iterator is known to be at its start; an NDArrayIter then stays where it is, unless it is used up.
+        Whether the iterator is known to be at its start; one that can stay then does, unless it is used up.
     in_place : bool
         Whether the iterator must stay where it is.
     count : int, optional
         For `regrouped`.
     rows : sequence of int, optional
-        For `regrouped`; of an NDArrayIter only.
+        Those to be read, if not all; of an iterator that can stay only.
 
     Raises
     ------
     ValueError
         The iterator can't stay where it is.
     """
-    if can_view(data):
+    if can_stay(data):
         try:
-            yield regrouped(data, count, rows)
+            yield data.batches_of_all(rows) if isinstance(data, CSRIter) else regrouped(data, count, rows)
         finally:
             if not in_place:
                 _leave_at_start(data, unless_begun=at_start)
@@ -134,7 +140,9 @@ def whole(
     if in_place:
         raise ValueError(
             "train_data={!r} can't be read from start to end in the middle of an epoch, as an NDArrayIter of dense "
-            "arrays can; give another iterator over the same samples (to fit(), as snapshot_data)".format(data)
+            "arrays or a CSRIter can; give another iterator over the same samples (to fit(), as snapshot_data)".format(
+                data
+            )
         )
     with _padding_last_batches(data):
         if not at_start or _starts_anew(data):
@@ -171,7 +179,7 @@ class _Reading:
 @contextlib.contextmanager
 def _padding_last_batches(data: Any) -> Iterator[None]:
     handling = getattr(data, "last_batch_handle", "pad")
-    known = isinstance(data, mx.image.ImageIter) or (isinstance(data, mx.io.NDArrayIter) and _is_dense(data))
+    known = isinstance(data, (mx.image.ImageIter, CSRIter)) or (isinstance(data, mx.io.NDArrayIter) and _is_dense(data))
     if handling == "pad" or not known:
         yield
         return
@@ -203,12 +211,12 @@ def restart(data: Any, at_end: bool) -> None:
 
 def _starts_anew(data: Any) -> bool:
     """Whether hard_reset is known to go to the start from anywhere: in others it may be missing inside a wrapper."""
-    known = (mx.io.NDArrayIter, mx.image.ImageIter, LockedBatches)
+    known = (mx.io.NDArrayIter, mx.image.ImageIter, LockedBatches, CSRIter)
     return any(isinstance(data, kind) and type(data).reset is kind.reset for kind in known)
 
 
-def _leave_at_start(data: mx.io.NDArrayIter, unless_begun: bool) -> None:
-    """Go to the start of an NDArrayIter that isn't there; with `unless_begun`, only if it is at its end."""
+def _leave_at_start(data: Any, unless_begun: bool) -> None:
+    """Go to the start of one that can stay, if it isn't there; with `unless_begun`, only if it is at its end."""
     next_start = data.cursor + data.batch_size
     if next_start >= data.num_data or (next_start > 0 and not unless_begun):
         data.reset()
@@ -265,7 +273,7 @@ class Epochs:
         """Whether an iterator must stay where it is: an epoch over it is under way."""
         if data is not self._data or not self._under_way:
             return False
-        if can_view(data) or not self._at_end:
+        if can_stay(data) or not self._at_end:
             return True
         # It has been read to its end: a pass may go through it, and leaves it at its start.
         self._at_end = False
@@ -346,8 +354,8 @@ class Identity:
 
 
 def known_samples(data: Any) -> Optional[int]:
-    """The number of samples of an NDArrayIter; of other data, None."""
-    return int(data.num_data) if isinstance(data, mx.io.NDArrayIter) else None
+    """The number of samples of an NDArrayIter or CSRIter; of other data, None."""
+    return int(data.num_data) if isinstance(data, (mx.io.NDArrayIter, CSRIter)) else None
 
 
 def left_out(data: Any) -> Tuple[int, int]:

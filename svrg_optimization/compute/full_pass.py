@@ -30,7 +30,7 @@ class Source(NamedTuple):
 
     `argument` is the name of the argument that they were given as, for errors. `at_start` says whether the iterator is
     known to be at its start. With `in_place`, the iterator stays where it is. `rows` are the numbers of those to be
-    read of an NDArrayIter, if not all.
+    read of an NDArrayIter or CSRIter, if not all.
     """
 
     data: Any

@@ -34,11 +34,11 @@ class Part(NamedTuple):
 
 
 def growing_part(schedule: Growing, source: Source, clock: Clock, workers: Any) -> Part:
-    """What a schedule draws. ValueError if the data aren't an NDArrayIter of dense arrays."""
-    if not data.can_view(source.data):
+    """What a schedule draws. ValueError if the data aren't an NDArrayIter of dense arrays or a CSRIter."""
+    if not data.can_stay(source.data):
         raise ValueError(
-            "snapshots=Growing(...) draws rows, and {} is a {}; give an NDArrayIter of dense arrays (to fit(), as "
-            "snapshot_data)".format(source.argument, type(source.data).__name__)
+            "snapshots=Growing(...) draws rows, and {} is a {}; give an NDArrayIter of dense arrays or a CSRIter (to "
+            "fit(), as snapshot_data)".format(source.argument, type(source.data).__name__)
         )
     own = int(source.data.num_data)
     samples = int(workers.sum_later(float(own))())

@@ -15,8 +15,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 API = (ROOT / "docs" / "api.md").read_text("utf-8")
 MODULES = [
     "schedules", "coefficients", "history", "theory", "proximal", "adamw", "step_sizes", "variance_monitor",
-    "diagnosis", "locked_batches", "horovod_store", "launch", "server", "svrg_bucketing_module", "svrg_module",
-    "svrg_optimizer",
+    "diagnosis", "csr_iter", "locked_batches", "horovod_store", "launch", "server", "svrg_bucketing_module",
+    "svrg_module", "svrg_optimizer",
 ]  # fmt: skip
 # Where users import from what the algorithm's package has.
 IMPORTED_FROM = {
