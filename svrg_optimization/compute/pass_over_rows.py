@@ -1,7 +1,8 @@
 """A full pass on the rows that batches name, see `touched_rows`; it counts how often they name each row."""
 
+import contextlib
 from functools import partial
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, Iterator, List, Optional
 
 from mxnet.module import Module
 
@@ -27,7 +28,13 @@ class PassOverRows(FullPass):
         super().__init__(network, heads, live_is_free, on_filling)
         assert isinstance(self._way, TouchedRows)
         self._rows: TouchedRows = self._way
-        self.counts: List[List[TouchCounts]] = self._rows.begin_pass()
+        self.counts: List[List[TouchCounts]] = []
+
+    @contextlib.contextmanager
+    def begun(self) -> Iterator[None]:
+        """The snapshot's network has its new weights."""
+        self.counts = self._rows.begin_pass()
+        yield
 
     @staticmethod
     def takes(live: Module, rows: Any) -> bool:

@@ -158,7 +158,10 @@ class Rule(abc.ABC):
         """Copy the weights to arrays of these names, unless a KVStore has newer ones."""
         if not self.is_in_store:
             for parameter in self._trained:
-                parameter.array.copyto(arrays[parameter.name])
+                array = arrays[parameter.name]
+                # A pull from servers may still be under way.
+                array.wait_to_read()
+                parameter.array.copyto(array)
 
     def _take_over(self) -> bool:
         """Take over weights that others have written; whether that was so."""
