@@ -27,6 +27,7 @@ def sections_of(module: Any) -> Sections:
         "optimizer": _position_of_optimizer(module),
         "history": module._progress.state(),
         "steps": {} if steps is None else steps.state(),
+        "rows": {"sparse": module._sparse, **module._way.state()},
         "devices": internals.arrays_that_differ(module),
         "devices of the snapshot": internals.arrays_that_differ(module._mod_aux),
     }
@@ -47,6 +48,8 @@ def arguments_of(sections: Sections, given: Mapping[str, Any]) -> Dict[str, Any]
             found["update_freq"] = sections["schedule"]["update_freq"]
         else:
             found["snapshots"] = _remade("snapshots", schedules.from_settings(saved), saved)
+    if "sparse" not in given:
+        found["sparse"] = sections.get("rows", {}).get("sparse")
     saved = sections.get("coefficient", {}).get("settings")
     if "coefficient" not in given and saved is not None:
         found["coefficient"] = _remade("coefficient", coefficients.from_settings(saved), saved)
@@ -89,6 +92,7 @@ def restore_optimizer(module: Any, saved: files.Checkpoint) -> None:
     """Put back the optimizer's states and its place in its schedule."""
     sections = saved.sections or {"optimizer": {}}
     take_over(module, saved.states or {}, saved.paths.states, sections["optimizer"])
+    module._way.restore(sections.get("rows", {}))
     if module._steps is not None:
         module._steps.restore(sections.get("steps", {}))
         module._workers.pass_on_settings()
@@ -103,13 +107,18 @@ def take_over(module: Any, states: Dict[Any, Any], path: str, where: Mapping[str
     optimizer = module._users_optimizer()
     where = position.by_name(where, parameters)
     if on_servers is not None:
+        # Of weights of which steps touch rows, the workers have the states.
+        of_workers = [each for each in parameters if each.name in module._way.names]
         parameters = as_servers_have_them(parameters, optimizer)
     fitting, begun_anew = optimizer_states.fitting(
         states, path, optimizer, parameters, where, len(internals.parameter_names(module))
     )
     if on_servers is not None:
         module._workers.agree({"optimizer states to go on with": on_servers.description(fitting, where)})
-        on_servers.give(fitting, where, parameters)
+        names = {each.name for each in of_workers}
+        of_servers = {name: state for name, state in fitting.items() if name not in names}
+        on_servers.give(of_servers, where, [each for each in parameters if each.name not in names])
+        module._way.set_states({name: state for name, state in fitting.items() if name in names})
     else:
         optimizer_states.put(fitting, internals.updater_of_weights(module))
         if where:

@@ -479,7 +479,7 @@ class SVRGBucketingModule(BucketingModule):
         """
         saved = files.load(prefix, epoch, to_go_on=load_optimizer_states, with_symbol=False)
         if saved.sections is not None:
-            kwargs = {**kwargs, **module_state.arguments_of(saved.sections, kwargs)}
+            kwargs = {**kwargs, **module_state.arguments_of(saved.sections, {"sparse": None, **kwargs})}
         module = cls(checks.sym_gen(sym_gen), default_bucket_key, **kwargs)
         module._default._take(saved, load_optimizer_states)
         internals.preload_buckets(module, module._default)

@@ -438,6 +438,7 @@ class SVRGModule(Module):
         self._snapshot.convert(internals.gradients(self))
         if self.optimizer_initialized and sharer is None:
             self._choose_sparse_steps()
+            self._count_before_reweighting()
 
     def _share_training(self, sharer: "SVRGModule") -> None:
         """Have one snapshot with another module, and count its steps together; settings of the same value are one."""
@@ -670,6 +671,7 @@ class SVRGModule(Module):
         self._optimizer_draws = isinstance(users_optimizer, mx.optimizer.SGLD)
         if self._optimizer_draws:
             self._draws.activate()
+        self._choose_sparse_steps()
         if self._restoring is not None:
             try:
                 module_state.restore_optimizer(self, self._restoring)
@@ -678,7 +680,7 @@ class SVRGModule(Module):
                 self.optimizer_initialized = False
                 raise
             self._restoring = None
-        self._choose_sparse_steps()
+        self._count_before_reweighting()
 
     def borrow_optimizer(self, shared_module: Module) -> None:
         """Use the optimizer and KVStore of another module.
@@ -713,11 +715,22 @@ class SVRGModule(Module):
         if not self.for_training or not any(array[0].stype != "default" for _, array in internals.gradients(self)):
             return
         self._sparse_mode, reason = sparse_steps.choose(self._sparse, self._obstacle_to, self._has_sparse_weights())
-        if isinstance(self._way, TouchedRows):
-            replicas = sparse_steps.replicas_of(self._sparse_mode, self, self._way, self._updater_of_rows())
-            self._way.begin(replicas, self._gradient.rows_in_step, self._workers.shared_rows())
         if reason:
             self.logger.info("Steps are dense, on all rows of all weights: %s", reason)
+        self._begin_sparse_steps()
+
+    def _begin_sparse_steps(self) -> None:
+        if not isinstance(self._way, TouchedRows):
+            return
+        counted = self._way.state()
+        replicas = sparse_steps.replicas_of(self._sparse_mode, self, self._way, self._updater_of_rows())
+        self._way.begin(replicas, self._gradient.rows_in_step, self._workers.shared_rows())
+        self._way.restore(counted)
+
+    def _count_before_reweighting(self) -> None:
+        """Let steps be dense until a full pass has counted how often batches touch rows, if they have to know."""
+        if self._snapshot.taken and isinstance(self._way, TouchedRows) and self._way.lacks_counts:
+            self._way.begin([], self._gradient.rows_in_step)
 
     def _has_sparse_weights(self) -> bool:
         trained = {name for name, arrays in internals.gradients(self) if arrays[0].stype != "default"}
@@ -765,9 +778,16 @@ class SVRGModule(Module):
             )
         self._way.store_has_weights()
 
-    def _pull_sparse_weights(self) -> None:
-        """Give all devices all rows of what a KVStore has updated, which mxnet leaves to `prepare`."""
-        internals.pull_sparse_weights(self)
+    def _update_all_rows(self) -> None:
+        """Update as Module does, and where a gradient that is `row_sparse` is corrected, as with dense ones."""
+        self._leave_rows()
+        self._give_rows_to_store()
+        is_usual = not internals.has_gradients_of_rows(self) or not (self._corrected or self._workers.has_others)
+        with contextlib.nullcontext() if is_usual else internals.with_dense_gradients_for_dense_weights(self):
+            super().update()
+        if self._corrected:
+            # mxnet leaves to `prepare` what a KVStore has updated; but all rows have moved.
+            internals.pull_sparse_weights(self)
 
     def _show_rows(self) -> None:
         """Somebody will read the weights or the optimizer's states."""
@@ -829,12 +849,17 @@ class SVRGModule(Module):
         """Go on with these weights, on devices and in the KVStore; `at_rest` without momentum. All workers do so."""
         if weights:
             super().set_params(weights, auxiliary, allow_missing=True, allow_extra=True)
-        trained = {name for name, _ in internals.gradients(self)} if weights else {}
+        trained = {name for name, _ in internals.gradients(self)} if weights else set()
+        if self._workers.has_others:
+            # The workers have their weights themselves.
+            trained = trained - set(self._way.names)
         on_devices = {name: arrays for name, arrays in internals.parameter_arrays(self) if name in trained}
         self._workers.set_weights(on_devices, at_rest)
         updater = internals.updater_of_weights(self)
-        if at_rest and updater is not None:
+        if at_rest:
             self._leave_rows()
+            self._way.rest()
+        if at_rest and updater is not None:
             internals.rest(updater)
 
     def _users_optimizer(self) -> mx.optimizer.Optimizer:
@@ -984,11 +1009,7 @@ class SVRGModule(Module):
                 super().update()
             self._way.update_rows()
         else:
-            self._leave_rows()
-            self._give_rows_to_store()
-            super().update()
-            if self._corrected:
-                self._pull_sparse_weights()
+            self._update_all_rows()
         self._clock.step()
         if keeps_iterates:
             self._iterates.after_step(self._trained_weights(), self._clock)
@@ -1044,6 +1065,7 @@ class SVRGModule(Module):
         if self.optimizer_initialized:
             self._leave_rows()
             self._choose_sparse_steps()
+            self._count_before_reweighting()
 
     def prepare(self, data_batch: Any, sparse_row_id_fn: Any = None) -> None:
         """Prepare for the next batch; `fit`, `score` and `predict` call this.
@@ -1134,6 +1156,8 @@ class SVRGModule(Module):
             self._clock.begin_epoch(epoch)
         started = time.time()
         self._end_monitoring(None)
+        if self._sparse_mode != "dense" and not self._way.names:
+            self._begin_sparse_steps()
         same_data = self._snapshot.is_of is not None and self._snapshot.is_of(source.data)
         before = self._snapshot.samples if same_data else None
         part = self._part_of(source)
@@ -1470,7 +1494,8 @@ class SVRGModule(Module):
         if on_servers is None:
             super().save_optimizer_states(fname)
         else:
-            states = on_servers.fetch(self._users_optimizer(), internals.updated_parameters(self))
+            of_servers = [each for each in internals.updated_parameters(self) if each.name not in self._way.names]
+            states = {**on_servers.fetch(self._users_optimizer(), of_servers), **self._way.states()}
             with open(fname, "wb") as file:
                 pickle.dump(states, file)
         if not internals.is_of_mxnet(self._users_optimizer()):
@@ -1527,6 +1552,7 @@ class SVRGModule(Module):
         A kill at any moment leaves the old checkpoint of this name or the new one whole, as `load` reads it. If another
         process saves under this prefix, this one waits for it.
         """
+        self._show_rows()
         mx.nd.waitall()
         write_symbol = partial(self.symbol.save, remove_amp_cast=remove_amp_cast)
         if save_optimizer_states:

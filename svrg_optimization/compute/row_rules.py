@@ -88,8 +88,13 @@ class Rule(abc.ABC):
     def full_gradient(self, parameter: RowParameter, touched: Any) -> Any:
         """What takes the place of the full gradient on these rows."""
 
-    def set_counts(self, counts: Sequence[TouchCounts]) -> None:  # noqa: B027 - if need be
-        """A full pass has counted, of each group, how often batches touch rows."""
+    # How often batches touch rows, of each group, once a full pass has counted; and whether steps need that.
+    counts: Sequence[TouchCounts] = ()
+    needs_counts = False
+
+    def set_counts(self, counts: Sequence[TouchCounts]) -> None:
+        """A full pass has counted."""
+        self.counts = counts
 
     @abc.abstractmethod
     def weight_of_rows(self, batch_rows: float, of_each: Any) -> Any:
@@ -153,6 +158,23 @@ class Rule(abc.ABC):
     def leave(self) -> None:
         """Let others write the weights; they have been shown."""
         self._has_taken_over = False
+
+    def rest(self) -> None:
+        """Set the states to 0."""
+        for parameter in self._trained:
+            for array in self._states_of(parameter):
+                array[:] = 0
+
+    def states_by_name(self) -> Dict[str, Any]:
+        """The state of each parameter that has been updated."""
+        return {each.name: self._updates.states[each.key] for each in self._trained if each.key in self._updates.states}
+
+    def set_states(self, states: Mapping[str, Any]) -> None:
+        """Go on with these states."""
+        for parameter in self._trained:
+            if parameter.name in states:
+                self._updates.states[parameter.key] = states[parameter.name]
+                self._updates.states_synced[parameter.key] = True
 
     def copy_weights_to(self, arrays: Mapping[str, Any]) -> None:
         """Copy the weights to arrays of these names, unless a KVStore has newer ones."""
@@ -272,15 +294,15 @@ class LazyRule(Rule):
 class ReweightedRule(Rule):
     """Steps leave a row alone that they don't touch, and do more to one that is touched rarely.
 
-    `counts` says, for each group, how often the rows are touched. The optimizer's weight decay is multiplied, too: it
-    is part of the gradient.
+    The optimizer's weight decay is multiplied, too: it is part of the gradient.
     """
 
-    counts: Sequence[TouchCounts] = ()
+    needs_counts = True
 
     def set_counts(self, counts: Sequence[TouchCounts]) -> None:
-        """The full pass has counted anew."""
-        self.counts, self._reweighting = counts, [each.reweighting() for each in counts]
+        """A full pass has counted."""
+        super().set_counts(counts)
+        self._reweighting = [each.reweighting() for each in counts]
 
     def full_gradient(self, parameter: RowParameter, touched: Any) -> Any:
         """D times the full gradient."""

@@ -125,6 +125,23 @@ class Serial:
     def update_rows(self) -> None:
         """Update what this way updates."""
 
+    def rest(self) -> None:
+        """Set the optimizer's states to 0, those that `update_rows` has."""
+
+    def states(self) -> Dict[str, Any]:
+        """The optimizer's states by parameter, those that nobody else has."""
+        return {}
+
+    def set_states(self, states: Dict[str, Any]) -> None:
+        """Go on with such states."""
+
+    def state(self) -> Dict[str, Any]:
+        """What `restore` takes."""
+        return {}
+
+    def restore(self, state: Dict[str, Any]) -> None:
+        """Go on from what was saved."""
+
     def drop_gradients(self) -> None:
         """A plain backward pass has left others."""
 

@@ -383,6 +383,45 @@ class TouchedRows(Serial):
         for replica in self._replicas:
             replica.rule.leave()
 
+    def rest(self) -> None:
+        """Set the states of the optimizer to 0; all rows have been shown."""
+        for replica in self._replicas:
+            replica.rule.rest()
+
+    def states(self) -> Dict[str, Any]:
+        """In a job, the optimizer's states by parameter, of weights that workers update."""
+        return {} if self._shared is None else self._replicas[0].rule.states_by_name()
+
+    def set_states(self, states: Dict[str, Any]) -> None:
+        """Go on with such states."""
+        if states:
+            self._replicas[0].rule.set_states(states)
+
+    def state(self) -> Dict[str, Any]:
+        """What `restore` takes: how often batches touch rows, by the numbers of replica and group."""
+        found: Dict[str, Any] = {"touches": {}, "rows": {}}
+        for number, replica in enumerate(self._replicas):
+            for group, counts in enumerate(replica.rule.counts):
+                key = "{}:{}".format(number, group)
+                found["touches"][key] = mx.nd.array(counts.touches, dtype=np.float64)
+                found["rows"][key] = counts.rows
+        return found
+
+    def restore(self, state: Dict[str, Any]) -> None:
+        """Go on with the counts of a checkpoint, if they are of as many replicas."""
+        for number, replica in enumerate(self._replicas):
+            keys = ["{}:{}".format(number, group) for group in range(len(self.groups))]
+            if set(keys) <= set(state.get("rows", {})):
+                counts = counts_of([group.size for group in self.groups])
+                for of_group, key in zip(counts, keys):
+                    of_group.touches, of_group.rows = state["touches"][key].asnumpy(), state["rows"][key]
+                replica.rule.set_counts(counts)
+
+    @property
+    def lacks_counts(self) -> bool:
+        """Whether a rule needs counts that no full pass has made."""
+        return any(replica.rule.needs_counts and not replica.rule.counts for replica in self._replicas)
+
     def drop_gradients(self) -> None:
         """The gradients to be used are others."""
         self.has_gradients = False

@@ -14,6 +14,7 @@ from mxnet.executor_manager import _split_input_slice
 from mxnet.model import _create_kvstore
 from mxnet.module import Module
 
+from . import memory
 from .prepared import copy_into
 
 GradientsOnDevices = List[Tuple[str, List[Any]]]
@@ -249,10 +250,10 @@ def devices_agree(module: Any) -> bool:
 
 
 def take_weights_that_all_devices_hold(module: Any) -> None:
-    """Set the module's own copy of a dense weight to what the devices hold, if all hold the same."""
+    """Set the module's own copy of a weight to what the devices hold, if all hold the same."""
     group = module._exec_group
     for name, on_devices in zip(group.param_names, group.param_arrays):
-        if on_devices[0].stype == "default" and _hold_the_same(on_devices):
+        if _hold_the_same(on_devices):
             on_devices[0].copyto(module._arg_params[name])
 
 
@@ -394,9 +395,9 @@ def arrays_that_differ(module: Any) -> Dict[str, Dict[str, Any]]:
     found: Dict[str, Dict[str, Any]] = {str(k): {} for k in range(len(group.contexts))}
     names, arrays = [*group.param_names, *group.aux_names], [*group.param_arrays, *group.aux_arrays]
     for name, on_devices in zip(names, arrays):
-        if len(on_devices) > 1 and on_devices[0].stype == "default" and not _hold_the_same(on_devices):
+        if len(on_devices) > 1 and not _hold_the_same(on_devices):
             for of_device, array in zip(found.values(), on_devices):
-                of_device[name] = array
+                of_device[name] = array.tostype("default")
     return {device: of_device for device, of_device in found.items() if of_device}
 
 
@@ -409,7 +410,8 @@ def set_arrays(module: Any, arrays: Dict[str, Dict[str, Any]], auxiliary_only: b
                 if name in executor.aux_dict:
                     array.copyto(executor.aux_dict[name])
                 elif not auxiliary_only:
-                    array.copyto(executor.arg_dict[name])
+                    target = executor.arg_dict[name]
+                    (array if target.stype == "default" else memory.with_all_rows(array)).copyto(target)
 
 
 @contextlib.contextmanager
@@ -635,11 +637,28 @@ def parts_of_batch(module: Any, rows: int) -> List[slice]:
 @contextlib.contextmanager
 def left_alone(module: Any, names: Any) -> Iterator[None]:
     """Let ``Module.update`` leave parameters alone."""
+    with _other_gradients(module, lambda name, _, gradients: [None] * len(gradients) if name in names else gradients):
+        yield
+
+
+@contextlib.contextmanager
+def with_dense_gradients_for_dense_weights(module: Any) -> Iterator[None]:
+    """Let ``Module.update`` see dense gradients of weights that are dense: servers end when they get others."""
+
+    def dense(name: str, weights: List[Any], gradients: List[Any]) -> List[Any]:
+        if gradients[0] is None or gradients[0].stype == "default" or weights[0].stype != "default":
+            return gradients
+        return [gradient.tostype("default") for gradient in gradients]
+
+    with _other_gradients(module, dense):
+        yield
+
+
+@contextlib.contextmanager
+def _other_gradients(module: Any, change: Callable[[str, List[Any], List[Any]], List[Any]]) -> Iterator[None]:
     group = module._exec_group
     gradients = group.grad_arrays
-    group.grad_arrays = [
-        [None] * len(arrays) if name in names else arrays for name, arrays in zip(group.param_names, gradients)
-    ]
+    group.grad_arrays = [change(*each) for each in zip(group.param_names, group.param_arrays, gradients)]
     try:
         yield
     finally:
