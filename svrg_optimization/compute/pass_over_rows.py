@@ -1,14 +1,14 @@
 """A full pass on the rows that batches name, see `touched_rows`; it counts how often they name each row."""
 
 from functools import partial
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, List, Optional, Tuple
 
 from mxnet.module import Module
 
 from ..mxnet_api import internals, shapes
 from ..svrg.estimator import OnDevices
 from ..svrg.reweighting import TouchCounts
-from .full_pass import FullPass, HeadsOfBatch, Network
+from .full_pass import Callbacks, FullPass, HeadsOfBatch, Network, Source
 from .touched_rows import TouchedRows
 
 
@@ -27,7 +27,13 @@ class PassOverRows(FullPass):
         super().__init__(network, heads, live_is_free, on_filling)
         assert isinstance(self._way, TouchedRows)
         self._rows: TouchedRows = self._way
-        self.counts: List[List[TouchCounts]] = self._rows.begin_pass()
+        self.counts: List[List[TouchCounts]] = []
+
+    def run(self, source: Source, callbacks: Callbacks, epoch: Optional[int]) -> Tuple[OnDevices, int]:
+        """The sums of the gradients, on each device, and the number of samples."""
+        # Not sooner: the snapshot's weights have just been set.
+        self.counts = self._rows.begin_pass()
+        return super().run(source, callbacks, epoch)
 
     @staticmethod
     def takes(live: Module, rows: Any) -> bool:
