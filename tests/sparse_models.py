@@ -18,7 +18,7 @@ def csr(dense, dtype=np.float64):
 class Batches(mx.io.DataIter):
     """csr or dense batches of the samples; the last one is padded, or ragged. `parts`: a batch is a list of batches."""
 
-    def __init__(self, net, x, y, size=8, last="pad", dtype=np.float64, names=None):
+    def __init__(self, net, x, y, size=8, last="pad", dtype=np.float64):
         super().__init__(size)
         self.net, self.x, self.y, self.dtype = net, x, y, dtype
         self.places, self.at = list(batches_of(len(y), size, last)), 0
@@ -61,14 +61,17 @@ def _mean_embedding(data, weight, net, dtype):
     )  # fmt: skip
 
 
-def symbol(net, dtype=np.float64, has_loss=True, stype="row_sparse"):
-    """The network of an oracle problem; without a loss, what it gives the loss."""
+def symbol(net, dtype=np.float64, has_loss=True, stype="row_sparse", mult=None):
+    """The network of an oracle problem; without a loss, what it gives the loss. `mult`: by name (rate, decay)."""
     inputs = {
         name: mx.sym.Variable(name, stype="csr" if kind == "csr" else "default") for name, kind in net.inputs.items()
     }
     stype = "default" if net.name == "dense weight" else stype
     w = {
-        name: mx.sym.Variable(name, shape=shape, stype=stype if name in net.rows else "default")
+        name: mx.sym.Variable(
+            name, shape=shape, stype=stype if name in net.rows else "default",
+            **dict(zip(("lr_mult", "wd_mult"), (mult or {}).get(name, ()))),
+        )
         for name, shape in net.shapes.items()
     }
     if net.name == "two inputs":
