@@ -102,7 +102,7 @@ def control(
     )
     chosen = "lr_scheduler={}()".format(type(optimizer.lr_scheduler).__name__)
     for name, arrays in internals.parameter_arrays(module):
-        if arrays[0].dtype not in (np.float32, np.float64) or arrays[0].stype != "default":
+        if arrays[0].dtype not in (np.float32, np.float64):
             raise ValueError(
                 "{}: the parameter {!r} is {} {}, and steps are chosen for dense float32 and float64 only; give a "
                 "learning rate".format(chosen, name, arrays[0].stype, arrays[0].dtype.__name__)

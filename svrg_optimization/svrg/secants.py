@@ -47,10 +47,12 @@ class Secants:
         is when arrays are others.
         """
         if self._known[0] is not gradients or self._known[1] != names:
-            measured = [_added_up(each) for each in gradients if each.name in names]
-            self._operations, self._squares = _prepare(measured, weights())
-            several = any(len(each.live) > 1 for each in gradients)
-            self._known = (None if several else gradients), list(names)
+            measured = [_dense(_added_up(each)) for each in gradients if each.name in names]
+            of_weights = {name: (_as_dense(here), _as_dense(there)) for name, (here, there) in weights().items()}
+            self._operations, self._squares = _prepare(measured, of_weights)
+            # Of sums, and of dense copies, the next step has others.
+            are_copies = any(len(each.live) > 1 or each.live[0].stype != "default" for each in gradients)
+            self._known = (None if are_copies else gradients), list(names)
         for operate in self._operations:
             operate()
         squares = self._squares
@@ -63,6 +65,14 @@ def _added_up(each: Gradients) -> Gradients:
     first = each.live[0].context
     sums = [sum(array.as_in_context(first) for array in of_devices) for of_devices in (each.live, each.snapshot)]
     return Gradients(each.name, [sums[0]], [sums[1]])
+
+
+def _dense(each: Gradients) -> Gradients:
+    return Gradients(each.name, [_as_dense(each.live[0])], [_as_dense(each.snapshot[0])])
+
+
+def _as_dense(array: Any) -> Any:
+    return array if array.stype == "default" else array.tostype("default")
 
 
 def _prepare(
