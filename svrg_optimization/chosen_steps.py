@@ -104,8 +104,8 @@ def control(
     for name, arrays in internals.parameter_arrays(module):
         if arrays[0].dtype not in (np.float32, np.float64):
             raise ValueError(
-                "{}: the parameter {!r} is {} {}, and steps are chosen for dense float32 and float64 only; give a "
-                "learning rate".format(chosen, name, arrays[0].stype, arrays[0].dtype.__name__)
+                "{}: the parameter {!r} is {}, and steps are chosen for float32 and float64 only; give a learning "
+                "rate".format(chosen, name, arrays[0].dtype.__name__)
             )
     if len(internals.contexts(module)) > 1 and internals.kvstore(module) is None:
         raise ValueError(

@@ -748,6 +748,8 @@ class SVRGModule(Module):
             and not internals.updates_in_store(self)
         ):
             return "the KVStore adds up gradients, and updates nothing"
+        if self._steps is not None and len(internals.contexts(self)) > 1 and internals.kvstore(self) is None:
+            return "the steps are chosen from the sum of gradients, and devices without a KVStore touch different rows"
         if self._schedule.at != "last":
             return "snapshots={} looks at all weights in each step".format(self._schedule)
         if self._coefficient.learns:

@@ -26,9 +26,7 @@ class Batches(mx.io.DataIter):
 
     @property
     def provide_data(self):
-        return [
-            mx.io.DataDesc(name, (self.batch_size, *value.shape[1:]), self.dtype) for name, value in self.x.items()
-        ]
+        return [mx.io.DataDesc(name, (self.batch_size, *value.shape[1:]), self.dtype) for name, value in self.x.items()]
 
     @property
     def provide_label(self):
@@ -69,7 +67,9 @@ def symbol(net, dtype=np.float64, has_loss=True, stype="row_sparse", mult=None):
     stype = "default" if net.name == "dense weight" else stype
     w = {
         name: mx.sym.Variable(
-            name, shape=shape, stype=stype if name in net.rows else "default",
+            name,
+            shape=shape,
+            stype=stype if name in net.rows else "default",
             **dict(zip(("lr_mult", "wd_mult"), (mult or {}).get(name, ()))),
         )
         for name, shape in net.shapes.items()

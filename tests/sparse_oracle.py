@@ -228,7 +228,9 @@ def reweighting(net, x, parts):
     for name, shape in net.shapes.items():
         touches = sum(len(rows) * net.named(name, taken(x, rows)) for rows in parts)
         total = sum(map(len, parts))
-        found[name] = np.where(touches > 0, total / np.maximum(touches, 1), 1.0).reshape((-1,) + (1,) * (len(shape) - 1))
+        found[name] = np.where(touches > 0, total / np.maximum(touches, 1), 1.0).reshape(
+            (-1,) + (1,) * (len(shape) - 1)
+        )
     return found
 
 

@@ -6,13 +6,12 @@ import mxnet as mx
 import numpy as np
 import pytest
 import sparse_oracle
-from models import assert_same, nd, weights_of
+from models import assert_same, weights_of
 from sparse_models import Batches, csr, ready, set_weights, symbol, training
 from sparse_oracle import NETS, Settings, Svrg, adagrad, adam, ftrl, nag, rmsprop, sgd
 
-from svrg_optimization import SVRGModule, VarianceMonitor
-from svrg_optimization.coefficients import Linear, PerLayer
-from svrg_optimization.schedules import EverySteps
+from svrg_optimization import SVRGModule
+from svrg_optimization.coefficients import Linear
 from svrg_optimization.svrg import skipped_steps
 
 EXACT = dict(rtol=1e-12, atol=1e-13)
@@ -232,7 +231,7 @@ def test_reweighted_steps_are_unbiased(net, place, alpha):
     module.update_full_grads(train)
     rng = np.random.default_rng(3)
     w = {name: value + rng.normal(size=value.shape) / 4 for name, value in oracle.weights.items()}
-    moved = {name: 0.0 for name in w}
+    moved = dict.fromkeys(w, 0.0)
     for batch in train:
         set_weights(module, w)
         module.forward_backward(batch)

@@ -1,6 +1,6 @@
 """A network with only those rows of its parameters that a batch names: it costs what the batch has."""
 
-from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -43,11 +43,21 @@ class Arrays(NamedTuple):
     gradient_view: Any
 
 
-class UpdatedRows:
-    """Rows of parameters that an optimizer updates, with the rows of its states, which whoever updates them makes."""
+def set_rows(rows: Arrays, whole: Any, numbers: Any) -> None:
+    """Set the first rows to those of these numbers of the whole, and the others to 0; nobody must be reading them."""
+    rows.weight_view[: len(numbers)] = whole[numbers]
+    rows.weight_view[len(numbers) :] = 0
 
-    def __init__(self, rows: Mapping[str, Arrays]) -> None:
-        self.rows, self.states = rows, {}  # type: Mapping[str, Arrays], Dict[str, Any]
+
+class UpdatedRows:
+    """Rows of parameters that an optimizer updates, with the rows of its states, which whoever updates them makes.
+
+    `snapshot` has the same rows of the snapshot, where they aren't in a network.
+    """
+
+    def __init__(self, rows: Mapping[str, Arrays], snapshot: Optional[Mapping[str, Arrays]] = None) -> None:
+        self.rows, self.snapshot = rows, snapshot or {}
+        self.states: Dict[str, Any] = {}
 
 
 def room_for_rows(like: Any, size: int) -> Arrays:
@@ -85,10 +95,8 @@ class _Pass:
 
     def set_rows(self, name: str, whole: Any, numbers: Any) -> None:
         """Set the first rows of a parameter to those of these numbers of the whole."""
-        rows = self.rows[name]
         memory.wait(self.executor.arg_dict[name])
-        rows.weight_view[: len(numbers)] = whole[numbers]
-        rows.weight_view[len(numbers) :] = 0
+        set_rows(self.rows[name], whole, numbers)
 
     def gradient(self, name: str) -> Any:
         """NumPy's view of a gradient, which is there."""

@@ -25,7 +25,7 @@ from .own_thread import SnapshotModule
 from .renumbering import Renumbering
 from .row_rules import RowParameter, Rule, counts_of
 from .serial import Heads, Serial
-from .small_network import CSR, SmallNetwork, UpdatedRows, room_for_rows, with_room
+from .small_network import CSR, SmallNetwork, UpdatedRows, room_for_rows, set_rows, with_room
 
 # So many networks are kept, for as many shapes of batches and numbers of rows.
 _MOST_NETWORKS = 8
@@ -155,6 +155,8 @@ class TouchedRows(Serial):
             if self._shared is not None:
                 touched = self._shared.touched(rows, sum(self._rows_in_step(batch_rows)))
             replica.rule.fetch(rows if touched is None else [each.rows for each in touched])
+            if touched is not None:
+                self._fetch_touched(replica, touched)
         networks = [
             self._network(live, device, inputs, [len(each) for each in rows])
             for device, inputs in zip(replica.devices, of_devices)
@@ -241,8 +243,10 @@ class TouchedRows(Serial):
         """All gradients; of rows, those that are in the networks."""
         if not self._replicas:
             return super().gradients(live)
-        networks = self._in_order()
-        if self._known[0] != networks:
+        networks: List[Any] = self._in_order()
+        touched = self._steps[0].touched
+        known = networks if touched is None else [*networks, self._room_for(touched)]
+        if self._known[0] != known:
             names = self.names
             others = [each for each in super().gradients(live) if each.name not in names]
             of_rows = [
@@ -250,7 +254,7 @@ class TouchedRows(Serial):
                                   for which in ("live", "snapshot")))
                 for name in names
             ]  # fmt: skip
-            self._known = networks, [*others, *of_rows]
+            self._known = known, [*others, *of_rows]
         return self._known[1]
 
     def gradients_in_full(self, live: Module) -> List[Gradients]:
@@ -280,9 +284,15 @@ class TouchedRows(Serial):
         """The weights that belong to the gradients, at the current weights and at the snapshot, on the first device."""
         found = super().weights(live)
         if self._replicas:
-            network = self._in_order()[0]
+            network, touched = self._in_order()[0], self._steps[0].touched
+            here: Mapping[str, Any] = network.live.rows
+            there: Mapping[str, Any] = network.snapshot.rows
+            if touched is not None:
+                # All workers are to find the same.
+                room = self._room_for(touched)
+                here, there = room.rows, room.snapshot
             for name in self.names:
-                found[name] = network.live.rows[name].weight, network.snapshot.rows[name].weight
+                found[name] = here[name].weight, there[name].weight
         return found
 
     def correct(
@@ -323,11 +333,9 @@ class TouchedRows(Serial):
             direction_on_rows(gradient, of_snapshot, mu, weight, alpha)
             rule.regularize(parameter, touched, gradient, 1.0)
         else:
-            of_group, updated = step.touched[parameter.group], self._room_for(step).rows[name]
+            of_group, updated = step.touched[parameter.group], self._room_for(step.touched).rows[name]
             touched, rows = of_group.rows, of_group.batch_rows
             of_each = of_group.of_each.astype(gradient.dtype).reshape((-1,) + (1,) * (gradient.ndim - 1))
-            memory.wait(updated.weight)
-            updated.weight_view[: len(touched)] = parameter.weight[touched]
             mu, weight = rule.full_gradient(parameter, touched), rule.weight_of_rows(rows, of_each)
             add_up = partial(self._of_all_workers, name, step.rows[parameter.group], touched, len(updated.weight_view))
             of_all = updated.gradient_view[: len(touched)]
@@ -342,17 +350,28 @@ class TouchedRows(Serial):
         whole[np.searchsorted(touched, own)] = difference
         return self._shared.add(name, whole)[: len(touched)]
 
-    def _room_for(self, step: _Step) -> UpdatedRows:
+    def _fetch_touched(self, replica: Replica, touched: List[Any]) -> None:
+        """Get the rows that all workers touch."""
+        room = self._room_for(touched)
+        for parameter in replica.parameters:
+            if parameter.is_trained:
+                for rows, whole in (
+                    (room.rows[parameter.name], parameter.weight), (room.snapshot[parameter.name], parameter.snapshot)
+                ):  # fmt: skip
+                    memory.wait(rows.weight)
+                    set_rows(rows, whole, touched[parameter.group].rows)
+
+    def _room_for(self, touched: List[Any]) -> UpdatedRows:
         """Arrays for the rows that all workers touch."""
-        assert step.touched is not None
-        sizes = tuple(with_room(len(each.rows)) for each in step.touched)
+        sizes = tuple(with_room(len(each.rows)) for each in touched)
         if sizes not in self._updated:
             while len(self._updated) >= _MOST_NETWORKS:
                 self._updated.pop(next(iter(self._updated)))
             parameters = [each for each in self._replicas[0].parameters if each.is_trained]
-            self._updated[sizes] = UpdatedRows(
-                {each.name: room_for_rows(each.array, sizes[each.group]) for each in parameters}
+            rows, snapshot = (
+                {each.name: room_for_rows(each.array, sizes[each.group]) for each in parameters} for _ in range(2)
             )
+            self._updated[sizes] = UpdatedRows(rows, snapshot)
         return self._updated[sizes]
 
     def update_rows(self) -> None:
@@ -361,7 +380,7 @@ class TouchedRows(Serial):
             if step.touched is None:
                 replica.rule.update(step.rows, step.networks[0].updated)
             else:
-                replica.rule.update([each.rows for each in step.touched], self._room_for(step))
+                replica.rule.update([each.rows for each in step.touched], self._room_for(step.touched))
         self._steps, self.has_gradients = [], False
 
     def arrive(self, full_pass: Any) -> None:

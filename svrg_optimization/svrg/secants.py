@@ -87,7 +87,8 @@ def _prepare(
     for dtype, of_type in by_type.items():
         context = of_type[0].live[0].context
         # One array takes all differences in turn.
-        space = mx.nd.empty(max(each.live[0].size for each in of_type), ctx=context, dtype=dtype)
+        most = max(array.size for each in of_type for array in (each.live[0], weights[each.name][0]))
+        space = mx.nd.empty(most, ctx=context, dtype=dtype)
         squares = mx.nd.empty(2 * len(of_type), ctx=context, dtype=dtype)
         found.append(([each.name for each in of_type], squares))
         for k, each in enumerate(of_type):
