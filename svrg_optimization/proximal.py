@@ -80,6 +80,8 @@ class ProximalSGD(opt.Optimizer):
         if group not in _GROUPS:
             raise ValueError("group={!r} must be None, 'rows' or 'columns'".format(group))
         self.l1, self.group, self.nonnegative, self.momentum = l1, group, nonnegative, momentum
+        # In reweighted steps, how many times as much the regularizer is applied to each row: a column of numbers.
+        self.row_factors: Any = None
 
     def create_state(self, index: Any, weight: Any) -> Any:
         """Make the last move of a weight, 0 at first, if there is momentum.
@@ -134,7 +136,7 @@ class ProximalSGD(opt.Optimizer):
         moved = weight - lr * (gradient + wd * weight)
         if state is not None:
             moved += self.momentum * state
-        moved = self.prox(index, moved, lr)
+        moved = self.prox(index, moved, lr if self.row_factors is None else lr * self.row_factors)
         if state is not None:
             state[:] = moved - weight
         weight[:] = moved
@@ -148,8 +150,8 @@ class ProximalSGD(opt.Optimizer):
             The number or the name of the parameter.
         z : NDArray
             The parameter after a step along the gradient.
-        step : float
-            The step, :math:`\eta`.
+        step : float or NDArray
+            The step, :math:`\eta`; or one for each row.
 
         Returns
         -------
@@ -236,7 +238,7 @@ class ProximalSGD(opt.Optimizer):
         axis = 0 if self.group == "rows" else 1
         return z.astype("float64").norm(axis=[k for k in range(len(z.shape)) if k != axis], keepdims=True)
 
-    def _kept(self, z: Any, threshold: float) -> Any:
+    def _kept(self, z: Any, threshold: Any) -> Any:
         """Which numbers the prox leaves, as 1 and 0; and the direction in which it makes these smaller."""
         positive = z.relu() if self.nonnegative else z
         sizes = positive.abs() if self.group is None else self._sizes_of_groups(positive).astype(z.dtype)

@@ -9,10 +9,11 @@ import numpy as np
 from .compute.row_rules import LazyRule, ReweightedRule, RowParameter, Rule
 from .compute.touched_rows import Replica, TouchedRows
 from .mxnet_api import internals, memory
+from .proximal import ProximalSGD
 
 MODES = ("lazy", "reweighted", "dense")
 # Optimizers that treat each number for itself. Of the first ones, weight decay is a part of the gradient.
-_DECAY_IN_GRADIENT = (mx.optimizer.SGD, mx.optimizer.NAG, mx.optimizer.Adam, mx.optimizer.RMSProp)
+_DECAY_IN_GRADIENT = (mx.optimizer.SGD, mx.optimizer.NAG, mx.optimizer.Adam, mx.optimizer.RMSProp, ProximalSGD)
 _DECAY_APART = (mx.optimizer.AdaGrad, mx.optimizer.Ftrl)
 
 
@@ -39,6 +40,8 @@ def obstacle_of_optimizer(mode: str, optimizer: Any, decays: bool) -> Optional[s
         if kind is not mx.optimizer.SGD:
             return "{} is not SGD, whose steps are known in advance where a batch touches nothing".format(name)
         return "clip_gradient={} cuts what is added up later".format(clips) if clips else None
+    if kind is ProximalSGD and optimizer.group == "columns":
+        return "group='columns' of ProximalSGD joins all rows"
     if kind not in _DECAY_IN_GRADIENT + _DECAY_APART:
         return "{} may not treat each row for itself".format(name)
     if decays and kind in _DECAY_APART:

@@ -752,6 +752,8 @@ class SVRGModule(Module):
             return "the steps are chosen from the sum of gradients, and devices without a KVStore touch different rows"
         if self._schedule.at != "last":
             return "snapshots={} looks at all weights in each step".format(self._schedule)
+        if mode == "reweighted" and isinstance(self._schedule, Growing):
+            return "snapshots={} doesn't see how often all batches touch a row".format(self._schedule)
         if self._coefficient.learns:
             return "coefficient={!r} looks at all gradients".format(self._coefficient)
         if self._monitored:

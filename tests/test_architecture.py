@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "coefficients": {"svrg"},
     "fit_run": {"locked_batches", "compute", "svrg", "mxnet_api"},
     "module_state": {"checkpoint", "distributed", "svrg", "mxnet_api"},
-    "sparse_steps": {"compute", "svrg", "mxnet_api"},
+    "sparse_steps": {"proximal", "compute", "svrg", "mxnet_api"},
     "training_objective": {"proximal", "adamw", "svrg", "mxnet_api"},
     "history": set(),
     "locked_batches": set(),

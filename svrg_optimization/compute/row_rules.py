@@ -3,6 +3,7 @@
 import abc
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
+import mxnet as mx
 import numpy as np
 
 from ..mxnet_api import internals, memory
@@ -34,8 +35,9 @@ class RowParameter:
         NumPy's views of the weights, the snapshot's, and the full gradient; None before there are any.
     states : list of array
         Views of the optimizer's states.
-    rows, alpha : float
-        Of the last step: by what the full gradient was multiplied where nothing was touched, and the coefficient.
+    rows, alpha, part : float
+        Of the last step: by what the full gradient was multiplied where nothing was touched; the coefficient; and which
+        part of the batch, for each row, belongs to workers that touch it.
     """
 
     def __init__(self, name: str, group: int, array: Any, copies: Sequence[Any], of_snapshot: Any, key: Any) -> None:
@@ -45,7 +47,7 @@ class RowParameter:
         self.snapshot: Any = None
         self.mu: Any = None
         self.states: List[Any] = []
-        self.rows, self.alpha = 0.0, 1.0
+        self.rows, self.alpha, self.part = 0.0, 1.0, 1.0  # type: float, float, Any
 
     @property
     def is_trained(self) -> bool:
@@ -100,8 +102,8 @@ class Rule(abc.ABC):
     def weight_of_rows(self, batch_rows: float, of_each: Any) -> Any:
         """By what the full gradient is multiplied: the batch has so many rows, of workers that touch a row so many."""
 
-    def regularize(self, parameter: RowParameter, touched: Any, gradient: Any, part: Any) -> None:  # noqa: B027
-        """Add to the gradient of these rows what weight decay lacks; the workers that touch a row have this `part`."""
+    def regularize(self, parameter: RowParameter, touched: Any, gradient: Any) -> None:  # noqa: B027 - if need be
+        """Add to the gradient of these rows what weight decay lacks."""
 
     def fetch(self, rows: Sequence[Any]) -> None:
         """Let these rows of each group be what dense steps would have made them."""
@@ -294,15 +296,50 @@ class LazyRule(Rule):
 class ReweightedRule(Rule):
     """Steps leave a row alone that they don't touch, and do more to one that is touched rarely.
 
-    The optimizer's weight decay is multiplied, too: it is part of the gradient.
+    The optimizer's weight decay is multiplied, too: it is part of the gradient. So is its regularizer. Rows that no
+    batch touches decay as with SGD, when they are shown.
     """
 
     needs_counts = True
 
+    def __init__(self, parameters: Sequence[RowParameter], sizes: Sequence[int], *others: Any) -> None:
+        super().__init__(parameters, sizes, *others)
+        # What weight decay has made since of 1, and the sum of the steps, each with the decay of those that followed.
+        self._decayed = {each.name: (1.0, 0.0) for each in self._trained}
+
     def set_counts(self, counts: Sequence[TouchCounts]) -> None:
-        """A full pass has counted."""
+        """A full pass has counted; all rows have been shown."""
         super().set_counts(counts)
         self._reweighting = [each.reweighting() for each in counts]
+
+    def _update(self, parameter: RowParameter, touched: Any, updated: UpdatedRows) -> None:
+        optimizer, small = self._of_user, updated.rows[parameter.name].weight
+        if not hasattr(optimizer, "row_factors"):
+            super()._update(parameter, touched, updated)
+        else:
+            factors = np.ones((small.shape[0],) + (1,) * (len(small.shape) - 1), small.dtype)
+            factors[: len(touched)] = self._factors(parameter, touched, factors) * parameter.part
+            optimizer.row_factors = mx.nd.array(factors, small.context, small.dtype)
+            try:
+                super()._update(parameter, touched, updated)
+            finally:
+                optimizer.row_factors = None
+        rate, decay = internals.rates(optimizer, parameter.key)
+        left, steps = self._decayed[parameter.name]
+        self._decayed[parameter.name] = left * (1 - rate * decay), steps * (1 - rate * decay) + rate
+
+    def _bring_up_to_date(self) -> None:
+        for parameter in self._trained:
+            left, steps = self._decayed[parameter.name]
+            prox = self._of_user.prox if hasattr(self._of_user, "row_factors") else None
+            if left != 1 or prox is not None:
+                memory.wait(parameter.array)
+                untouched = self.counts[parameter.group].touches == 0
+                weights = parameter.weight[untouched] * parameter.weight.dtype.type(left)
+                if prox is not None and weights.size:
+                    weights = prox(parameter.key, mx.nd.array(weights, dtype=weights.dtype), steps).asnumpy()
+                parameter.weight[untouched] = weights
+            self._decayed[parameter.name] = 1.0, 0.0
 
     def full_gradient(self, parameter: RowParameter, touched: Any) -> Any:
         """D times the full gradient."""
@@ -317,13 +354,13 @@ class ReweightedRule(Rule):
         """The rows of the workers that touch a row."""
         return of_each
 
-    def regularize(self, parameter: RowParameter, touched: Any, gradient: Any, part: Any) -> None:
+    def regularize(self, parameter: RowParameter, touched: Any, gradient: Any) -> None:
         """Let weight decay be D times as large: the optimizer adds it once."""
         optimizer = self._of_user
         _, decay = internals.rates(optimizer, parameter.key)
         if decay:
             weights = parameter.weight[touched]
-            factors = self._factors(parameter, touched, weights) * part - 1
+            factors = self._factors(parameter, touched, weights) * parameter.part - 1
             gradient += factors * weights * (decay / internals.as_taken(optimizer, optimizer.rescale_grad))
 
 

@@ -331,7 +331,8 @@ class TouchedRows(Serial):
         if step.touched is None:
             mu, weight = rule.full_gradient(parameter, touched), rule.weight_of_rows(rows, rows)
             direction_on_rows(gradient, of_snapshot, mu, weight, alpha)
-            rule.regularize(parameter, touched, gradient, 1.0)
+            parameter.part = 1.0
+            rule.regularize(parameter, touched, gradient)
         else:
             of_group, updated = step.touched[parameter.group], self._room_for(step.touched).rows[name]
             touched, rows = of_group.rows, of_group.batch_rows
@@ -341,7 +342,8 @@ class TouchedRows(Serial):
             of_all = updated.gradient_view[: len(touched)]
             of_all[:] = direction_on_rows(gradient, of_snapshot, mu, weight, alpha, add_up)
             updated.gradient_view[len(touched) :] = 0
-            rule.regularize(parameter, touched, of_all, of_each / rows)
+            parameter.part = of_each / rows
+            rule.regularize(parameter, touched, of_all)
         parameter.rows, parameter.alpha = rows, alpha
 
     def _of_all_workers(self, name: str, own: Any, touched: Any, room: int, difference: Any) -> Any:
