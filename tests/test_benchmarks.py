@@ -101,7 +101,7 @@ def test_chosen_steps_are_compared_with_constant_ones():
 
 
 def test_the_picture_of_chosen_steps(tmp_path):
-    run("benchmarks.auto_step", "--picture", tmp_path / "steps.png")
+    run("benchmarks.auto_step", "--picture", tmp_path / "steps.png", "--n", 200)
     assert (tmp_path / "steps.png").stat().st_size > 20_000
 
 
