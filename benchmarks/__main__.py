@@ -6,6 +6,7 @@ import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from . import convergence, memory, report, snapshot_pass, steps
+from .contenders import REST
 from .workloads import MEMORY_ONLY, WORKLOADS
 
 # Data that the step rule wasn't made on.
@@ -24,10 +25,11 @@ class Settings(NamedTuple):
     seconds: float
     patience: float
     processes: int
+    rest: float
 
 
-FULL = Settings(list(WORKLOADS), [*WORKLOADS, *MEMORY_ONLY], (5_000, 50_000, 463_000), FAMILIES, 5, 0.5, 20.0, 3)
-QUICK = Settings(["linear", "softmax", "mlp", "lenet"], ["lenet"], (5_000,), (), 3, 0.1, 2.0, 1)
+FULL = Settings(list(WORKLOADS), [*WORKLOADS, *MEMORY_ONLY], (5_000, 50_000, 463_000), FAMILIES, 5, 0.5, 20.0, 3, REST)
+QUICK = Settings(["linear", "softmax", "mlp", "lenet"], ["lenet"], (5_000,), (), 3, 0.1, 2.0, 1, REST)
 
 
 def run(settings: Settings, parts: Sequence[str], output: pathlib.Path) -> Dict[str, Any]:
@@ -49,9 +51,10 @@ def run(settings: Settings, parts: Sequence[str], output: pathlib.Path) -> Dict[
 
     each("steps", settings.workloads, lambda name: steps.measure(WORKLOADS[name], settings.rounds, settings.seconds))
     each("memory", settings.memory, lambda name: memory.measure(name, settings.processes))
-    each("snapshot-pass", [max(settings.sizes)], lambda n: snapshot_pass.measure(n, settings.rounds))
+    each("snapshot-pass", [max(settings.sizes)], lambda n: snapshot_pass.measure(n, settings.rounds, settings.rest))
     problems = [*map(str, settings.sizes), *settings.families]
-    each("convergence", problems, lambda name: convergence.measure(name, settings.rounds, settings.patience))
+    each("convergence", problems, lambda name: convergence.measure(
+        name, settings.rounds, settings.patience, rest=settings.rest))  # fmt: skip
     return results
 
 
@@ -73,13 +76,13 @@ def main(arguments: Optional[List[str]] = None) -> None:
     parser.add_argument("--families", nargs="*", metavar="'NAME N'", help="further data of the convergence comparison")
     parser.add_argument("--patience", type=float, help="seconds after which a method is said not to converge")
     parser.add_argument("--processes", type=int, help="how often the peak memory of each contender is measured")
+    parser.add_argument("--rest", type=float, help="seconds before each run, for other threads to fall idle")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("out", "benchmarks"), metavar="DIRECTORY")
     chosen = parser.parse_args(arguments)
 
     settings = QUICK if chosen.quick else FULL
-    given = {
-        name: getattr(chosen, name) for name in ("rounds", "seconds", "sizes", "families", "patience", "processes")
-    }
+    options = ("rounds", "seconds", "sizes", "families", "patience", "processes", "rest")
+    given = {name: getattr(chosen, name) for name in options}
     settings = settings._replace(**{name: value for name, value in given.items() if value is not None})
     parts = [part for part in PARTS if part in chosen.only]
     names = [name for name in chosen.only if name not in PARTS]

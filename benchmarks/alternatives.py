@@ -21,7 +21,7 @@ import mxnet as mx
 import numpy as np
 
 from . import convergence, report
-from .contenders import make, quiet
+from .contenders import REST, make, quiet
 from .convergence import Method
 
 PARTS = ("logistic", "net")
@@ -53,7 +53,7 @@ def _in_float64(contender: str, optimizer: str, settings: Dict[str, Any]) -> Cal
     return solve
 
 
-def measure(n: int, rounds: int, patience: float) -> Dict[str, List[Dict[str, Any]]]:
+def measure(n: int, rounds: int, patience: float, rest: float = REST) -> Dict[str, List[Dict[str, Any]]]:
     """What `convergence.measure` gives, for the methods and targets of this page."""
     known = convergence.methods()
     chosen = {
@@ -61,7 +61,7 @@ def measure(n: int, rounds: int, patience: float) -> Dict[str, List[Dict[str, An
         **{name: known[of_convergence] for name, of_convergence in OTHERS.items()},
         "Adam, rate %g" % RATE_OF_ADAM: Method(_in_float64("Module", "adam", {"learning_rate": RATE_OF_ADAM}), float),
     }
-    return convergence.measure(str(n), rounds, patience, chosen, TARGETS)
+    return convergence.measure(str(n), rounds, patience, chosen, TARGETS, rest)
 
 
 def logistic_tables(n: int, found: Dict[str, List[Dict[str, Any]]]) -> str:
@@ -222,6 +222,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[5_000, 50_000], metavar="N", help="rows")
     parser.add_argument("--rounds", type=int, default=7, help="how often each method is timed (default: 7)")
     parser.add_argument("--patience", type=float, default=20.0, help="seconds after which a method is given up")
+    parser.add_argument("--rest", type=float, default=REST, help="seconds before each run (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="of the net (default: %d)" % SEEDS)
     parser.add_argument(
         "--passes", type=float, nargs="+", default=list(PASSES), help="after which the net is looked at"
@@ -230,7 +231,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
     machine = report.environment()
     print(report._about({"environment": machine, "settings": chosen.__dict__}) + "\n", flush=True)
     for n in chosen.sizes if chosen.only != "net" else ():
-        print(logistic_tables(n, measure(n, chosen.rounds, chosen.patience)) + "\n", flush=True)
+        print(logistic_tables(n, measure(n, chosen.rounds, chosen.patience, chosen.rest)) + "\n", flush=True)
     if chosen.only != "logistic":
         rows = list(compare(chosen.seeds, chosen.passes))
         print("A net, medians of {} seeds\n\n{}".format(chosen.seeds, net_tables(rows, chosen.passes)))

@@ -96,11 +96,11 @@ def geometric_mean(ratios: List[float]) -> float:
     return math.exp(sum(map(math.log, ratios)) / len(ratios))
 
 
-def draw(path: str, family: str = "correlated", loss: str = "logistic") -> None:
+def draw(path: str, n: int, family: str = "correlated", loss: str = "logistic") -> None:
     """A picture: every constant step, and 'auto', on one problem; and which steps 'auto' took."""
     from matplotlib.figure import Figure
 
-    problem = families.make(family, loss, 1)
+    problem = families.make(family, loss, 1, n=n)
     largest = smoothness(problem.x, loss, intercept=False, decay=problem.decay).L
     figure = Figure(figsize=(5, 6.6), dpi=144, constrained_layout=True)
     upper, lower = figure.subplots(2, 1)
@@ -136,7 +136,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
     parser.add_argument("--picture", metavar="PNG", help="draw the picture of the docs instead")
     chosen = parser.parse_args(arguments)
     if chosen.picture:
-        draw(chosen.picture)
+        draw(chosen.picture, chosen.n)
         return
     unknown = set(chosen.families) - set(families.FAMILIES)
     if unknown:

@@ -158,14 +158,14 @@ def _installed(package: str) -> bool:
 class Trace:
     """What a method has reached on a problem after so many iterations; runs it when it isn't known yet."""
 
-    def __init__(self, method: Method, problem: Problem) -> None:
-        self._method, self._problem = method, problem
+    def __init__(self, method: Method, problem: Problem, rest: float) -> None:
+        self._method, self._problem, self._rest = method, problem, rest
         self.reached: Dict[int, Tuple[float, float]] = {}
 
     def run(self, iterations: int) -> Tuple[float, float]:
         """(seconds, suboptimality), from scratch."""
         x, y, decay, _ = self._problem
-        time.sleep(REST)
+        time.sleep(self._rest)
         start = time.perf_counter()
         with quiet():
             w = self._method.solve(x, y, decay, iterations)
@@ -205,12 +205,12 @@ def problem_of(name: str) -> Problem:
 
 def measure(
     name: str, rounds: int, patience: float, chosen: Optional[Dict[str, Method]] = None,
-    targets: Sequence[float] = TARGETS,
+    targets: Sequence[float] = TARGETS, rest: float = REST,
 ) -> Dict[str, List[Dict[str, Any]]]:  # fmt: skip
     """For each method and target: iterations, passes, and seconds of every round, on the problem of this name."""
     problem = problem_of(name)
     chosen = methods() if chosen is None else chosen
-    traces = {name: Trace(method, problem) for name, method in chosen.items()}
+    traces = {name: Trace(method, problem, rest) for name, method in chosen.items()}
     iterations = {(name, target): trace.first(target, patience) for name, trace in traces.items() for target in targets}
     seconds: Dict[Tuple[str, float], List[float]] = {key: [] for key in iterations}
     for _ in range(rounds):

@@ -13,7 +13,7 @@ from .logistic import FEATURES
 SEED = 0
 
 
-def measure(n: int, rounds: int) -> Dict[str, List[float]]:
+def measure(n: int, rounds: int, rest: float = REST) -> Dict[str, List[float]]:
     """Milliseconds of a full pass over n rows of float32, of every round: ours and NumPy's."""
     rng = np.random.default_rng(SEED)
     x = rng.standard_normal((n, FEATURES), dtype=np.float32)
@@ -42,7 +42,7 @@ def measure(n: int, rounds: int) -> Dict[str, List[float]]:
     with quiet():
         for number in range(rounds + 1):
             for name, function in contenders.items():
-                time.sleep(REST)
+                time.sleep(rest)
                 start = time.perf_counter()
                 function()
                 if number:  # the first one warms up

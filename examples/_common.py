@@ -5,6 +5,7 @@ import them. Importing this file, before mxnet, also sets what mxnet reads from 
 """
 
 import argparse
+import functools
 import importlib.util
 import math
 import os
@@ -131,6 +132,7 @@ def shuffled_batches(x, y, batch_size, dtype="float64", seed=0):
     return Shuffled()
 
 
+@functools.lru_cache(maxsize=None)  # it reads a file of text
 def digits():
     """Return scikit-learn's 1797 images of handwritten digits: the pixels, centred and of unit size, and the digits."""
     from sklearn.datasets import load_digits

@@ -1,5 +1,6 @@
 """What every test needs: mxnet imported with its own warnings silenced, and numbers that repeat."""
 
+import os
 import warnings
 
 import numpy as np
@@ -58,6 +59,18 @@ def snapshot_gradients(monkeypatch):
 
     monkeypatch.setattr(Correction, "__call__", correct)
     return seen
+
+
+@pytest.fixture(autouse=True)
+def _group_in_one_process(request, tmp_path_factory):
+    """See that one process takes all tests of a group: else each makes what they share, which takes long."""
+    group, process = request.node.get_closest_marker("xdist_group"), os.environ.get("PYTEST_XDIST_WORKER")
+    if group and process:
+        # Beside the directories of all processes of this run.
+        first = tmp_path_factory.getbasetemp().parent / ("group " + group.args[0])
+        if not first.exists():
+            first.write_text(process, "utf-8")
+        assert first.read_text("utf-8") == process, "pytest-xdist has divided a group of tests among processes"
 
 
 @pytest.fixture

@@ -71,8 +71,11 @@ def gradient_norm(problem, module, data, wd=0.0, l1=0.0):
     ({}, np.float64, 1e-9), ({}, np.float32, 1e-5), ({"momentum": 0.9}, np.float64, 1e-8),
     ({"momentum": 0.0}, np.float64, 1e-5),
 ])  # fmt: skip
-@pytest.mark.parametrize("optimizer, l1", [("sgd", 0.0), ("nag", 0.0), ("proximalsgd", 0.0), ("proximalsgd", 0.0625)])
-@pytest.mark.parametrize("name", ["linear", "logistic", "softmax"])
+@pytest.mark.parametrize("name, optimizer, l1", [
+    *((name, *each) for name in ("linear", "logistic", "softmax") for each in (("sgd", 0.0), ("proximalsgd", 0.0625))),
+    # These are treated alike whatever the loss is.
+    ("softmax", "nag", 0.0), ("softmax", "proximalsgd", 0.0),
+])  # fmt: skip
 def test_it_finds_the_minimum(name, optimizer, l1, momentum, dtype, wanted):
     problem, data, _ = problem_of(name)
     module = SVRGModule(symbol(problem), update_freq=1)

@@ -30,7 +30,7 @@ def report(tmp_path_factory):
     directory = tmp_path_factory.mktemp("out") / "new"
     printed = run("benchmarks", "--only", "steps", "linear", "snapshot-pass", "convergence", "--rounds", 1,
                   "--seconds", 0, "--sizes", 500, "--families", "heavy rows 400", "--patience", 0.05,
-                  "--output", directory)  # fmt: skip
+                  "--rest", 0, "--output", directory)  # fmt: skip
     return directory, printed
 
 
@@ -87,7 +87,7 @@ def test_the_profile_names_the_phases():
 
 def test_nobody_converges_without_patience(tmp_path):
     printed = run("benchmarks", "--only", "convergence", "--sizes", 100, "--families", "--patience", 0, "--rounds", 1,
-                  "--output", tmp_path)  # fmt: skip
+                  "--rest", 0, "--output", tmp_path)  # fmt: skip
     assert "| ours | never (" in printed
     assert (tmp_path / "results.png").exists()
 
@@ -101,7 +101,7 @@ def test_chosen_steps_are_compared_with_constant_ones():
 
 
 def test_the_picture_of_chosen_steps(tmp_path):
-    run("benchmarks.auto_step", "--picture", tmp_path / "steps.png")
+    run("benchmarks.auto_step", "--picture", tmp_path / "steps.png", "--n", 200)
     assert (tmp_path / "steps.png").stat().st_size > 20_000
 
 

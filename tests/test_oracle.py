@@ -50,17 +50,31 @@ def test_the_gradients_of_the_oracle_equal_finite_differences(problem, rng):
             np.testing.assert_allclose(gradient[name][index], difference, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("update_freq", [1, 2, 3])
-@pytest.mark.parametrize("n", [8, 10], ids=["even", "ragged"])
-@pytest.mark.parametrize("devices, store, update_on_kvstore", STORES)
-@pytest.mark.parametrize("optimizer", [each for each in OPTIMIZERS if each != "adamw"])  # test_adamw.py has that one.
-@pytest.mark.parametrize("problem", oracle.PROBLEMS, ids=repr)
-def test_every_step_equals_the_oracle(
-    problem, optimizer, devices, store, update_on_kvstore, n, update_freq, dtype, monkeypatch
-):
+SETTINGS = [
+    oracle.PROBLEMS,
+    [each for each in OPTIMIZERS if each != "adamw"],  # test_adamw.py has that one.
+    STORES,
+    [8, 10],  # full batches only, and a ragged one
+    ["float64", "float32"],
+]
+# All settings with each other, and with each of them one update_freq, in turn: all would take three times as long.
+CASES = [
+    ([each[k] for each, k in zip(SETTINGS, places)], 1 + sum(places) % 3)
+    for places in itertools.product(*(range(len(each)) for each in SETTINGS))
+]
+
+
+@pytest.mark.parametrize("case, update_freq", CASES, ids=str)
+def test_every_step_equals_the_oracle(case, update_freq, monkeypatch):
+    problem, optimizer, (devices, store, update_on_kvstore), n, dtype = case
     monkeypatch.setenv("MXNET_UPDATE_ON_KVSTORE", str(update_on_kvstore))
     compare(problem, optimizer, n=n, batch_size=4, devices=devices, store=store, update_freq=update_freq, dtype=dtype)
+
+
+def test_each_update_freq_comes_with_any_two_other_settings():
+    for first, second in itertools.combinations(range(len(SETTINGS)), 2):
+        found = {(str(case[first]), str(case[second]), update_freq) for case, update_freq in CASES}
+        assert len(found) == 3 * len(SETTINGS[first]) * len(SETTINGS[second])
 
 
 @pytest.mark.parametrize("strategy", ["serial", "overlapped", "memory saving"], indirect=True)

@@ -281,6 +281,8 @@ def _assert_victim(running, victim, how):
         _assert_left(running, victim, 3 if how == "exit 3" else 1)
 
 
+# They wait, for heartbeats that don't come: one process takes them all, while the others compute.
+@pytest.mark.xdist_group("deaths")
 @pytest.mark.parametrize("place, epoch", PLACES, ids=[place.replace(" ", "-") for place, _ in PLACES])
 @pytest.mark.parametrize("role", ["worker", "server 0", "scheduler"])
 def test_all_end_when_one_process_dies_and_the_job_goes_on_from_its_checkpoint(
