@@ -92,6 +92,7 @@ class _Pass:
                     memory.alias(weight), dense, memory.view(weight), None if dense is None else memory.view(dense)
                 )
         self.executor = internals.bound(symbol, context, arguments, gradients, executor.aux_dict)
+        internals.keep_outputs_of(self.executor)
 
     def set_rows(self, name: str, whole: Any, numbers: Any) -> None:
         """Set the first rows of a parameter to those of these numbers of the whole."""

@@ -130,6 +130,9 @@ class TouchedRows(Serial):
             internals.show_outputs(executor, network.live.executor.outputs)
         self._shows_others = True
         self._repeat_draw()
+        # While mxnet computes at the current weights.
+        for replica, step in zip(self._replicas, self._steps):
+            _set_snapshot(replica, step)
         for executor, network in zip(internals.executors(self.aux), self._in_order()):
             network.snapshot.executor.forward(is_train=True)
             internals.show_outputs(executor, network.snapshot.executor.outputs)
@@ -146,7 +149,7 @@ class TouchedRows(Serial):
     def _prepare(
         self, live: Module, replica: Replica, parts: Sequence[Mapping[str, Any]], at_snapshot_only: bool = False
     ) -> _Step:
-        """Fill the networks with a batch, and with the rows that it names."""
+        """Fill the networks with a batch, and with the rows of the current weights that it names."""
         of_devices = [dict(parts[device]) for device in replica.devices]
         rows = [self._renumber(number, of_devices) for number in range(len(self.groups))]
         batch_rows = [_length(inputs) for inputs in of_devices]
@@ -163,11 +166,8 @@ class TouchedRows(Serial):
         ]
         for network, inputs in zip(networks, of_devices):
             network.load(inputs)
-            for parameter in replica.parameters:
-                of_group = rows[parameter.group]
-                network.snapshot.set_rows(parameter.name, parameter.snapshot, of_group)
-                if not at_snapshot_only:
-                    network.live.set_rows(parameter.name, parameter.weight, of_group)
+            for parameter in [] if at_snapshot_only else replica.parameters:
+                network.live.set_rows(parameter.name, parameter.weight, rows[parameter.group])
         return _Step(rows, networks, batch_rows, touched)
 
     def _renumber(self, number: int, of_devices: List[Dict[str, Any]]) -> Any:
@@ -327,9 +327,11 @@ class TouchedRows(Serial):
 
     def _correct_rows(self, rule: Rule, parameter: RowParameter, step: _Step, rows: float, alpha: float) -> None:
         touched, name = step.rows[parameter.group], parameter.name
+        if step.touched is None:
+            # While mxnet computes the gradients.
+            mu, weight = rule.full_gradient(parameter, touched), rule.weight_of_rows(rows, rows)
         gradient, of_snapshot = (_added_up(step, name, which)[: len(touched)] for which in ("live", "snapshot"))
         if step.touched is None:
-            mu, weight = rule.full_gradient(parameter, touched), rule.weight_of_rows(rows, rows)
             direction_on_rows(gradient, of_snapshot, mu, weight, alpha)
             parameter.part = 1.0
             rule.regularize(parameter, touched, gradient)
@@ -492,6 +494,8 @@ class TouchedRows(Serial):
         """Add a batch's gradients at the snapshot to the totals; `factors_of` gets the rows that each device has."""
         parts = _parts(live, batch)
         steps = [self._prepare(live, replica, parts, at_snapshot_only=True) for replica in self._replicas]
+        for replica, step in zip(self._replicas, steps):
+            _set_snapshot(replica, step)
         networks = self._in_order(steps)
         for executor, network in zip(internals.executors(self.aux), networks):
             network.snapshot.executor.forward(is_train=True)
@@ -513,6 +517,13 @@ class TouchedRows(Serial):
                         touched = step.rows[parameter.group]
                         total = memory.view(totals[device][parameter.name])
                         total[touched] += factors[device] * network.snapshot.gradient(parameter.name)[: len(touched)]
+
+
+def _set_snapshot(replica: Replica, step: _Step) -> None:
+    """Give the networks the snapshot's rows."""
+    for network in step.networks:
+        for parameter in replica.parameters:
+            network.snapshot.set_rows(parameter.name, parameter.snapshot, step.rows[parameter.group])
 
 
 def _added_up(step: _Step, name: str, which: str) -> Any:

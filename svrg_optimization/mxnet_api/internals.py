@@ -306,7 +306,12 @@ def executors(module: Any) -> List[Any]:
 def keep_outputs(module: Any) -> None:
     """Let the executors' forward passes leave their `outputs`, which are the same arrays every time."""
     for executor in executors(module):
-        executor._get_outputs = lambda kept=executor.outputs: kept
+        keep_outputs_of(executor)
+
+
+def keep_outputs_of(executor: Any) -> None:
+    """Let an executor's forward pass leave its `outputs`."""
+    executor._get_outputs = lambda kept=executor.outputs: kept
 
 
 def copies_into_inputs(module: Any) -> List[Callable[[Any], None]]:

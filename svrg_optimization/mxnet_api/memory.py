@@ -82,23 +82,27 @@ class ReusedCSR:
     """
 
     def __init__(self, length: int, columns: int, most: int, dtype: Any, context: Any) -> None:
-        kinds = ((most, dtype, -1), (length + 1, np.int64, 0), (most, np.int64, 1))
+        values = mx.nd.zeros(most, ctx=context, dtype=dtype)
         # mxnet gives no view of columns and row starts; it copies them from dense arrays.
-        self._sources = [(mx.nd.zeros(size, ctx=context, dtype=kind), which) for size, kind, which in kinds]
-        self._values, self._starts, self._columns = (view(array) for array, _ in self._sources)
-        parts = self._sources[0][0], self._sources[2][0], self._sources[1][0]
+        self._starts, self._columns = (mx.nd.zeros(size, ctx=context, dtype=np.int64) for size in (length + 1, most))
+        parts = values, self._columns, self._starts
         self.array = mx.nd.sparse.csr_matrix(parts, shape=(length, columns), ctx=context, dtype=dtype)
+        self._values_view = _at(address(self.array), (most,), self.array.dtype)
+        self._columns_view, self._starts_view = view(self._columns), view(self._starts)
 
     def fill(self, values: Any, columns: Any, starts: Any) -> None:
         """Set the numbers, their columns, and where rows start. What is left of the memory is column 0, zeros."""
         count = len(values)
-        self._values[:count], self._columns[:count] = values, columns
-        self._values[count:], self._columns[count:] = 0, 0
-        changed = not np.array_equal(self._starts, starts)
-        if changed:
-            self._starts[:] = starts
-        for source, which in self._sources if changed else self._sources[::2]:
-            check_call(_LIB.MXNDArraySyncCopyFromNDArray(self.array.handle, source.handle, ctypes.c_int(which)))
+        wait(self.array)
+        self._values_view[:count], self._columns_view[:count] = values, columns
+        self._values_view[count:], self._columns_view[count:] = 0, 0
+        self._copy(self._columns, 1)
+        if not np.array_equal(self._starts_view, starts):
+            self._starts_view[:] = starts
+            self._copy(self._starts, 0)
+
+    def _copy(self, source: Any, which: int) -> None:
+        check_call(_LIB.MXNDArraySyncCopyFromNDArray(self.array.handle, source.handle, ctypes.c_int(which)))
 
 
 def parts_of_csr(array: Any) -> Tuple[Any, Any, Any]:

@@ -27,7 +27,7 @@ def inputs(batch: Any) -> Inputs:
         The batches of a list differ in shape.
     """
     if not isinstance(batch, list):
-        return Inputs(_shapes(batch.data), _shapes(getattr(batch, "label", None)))
+        return Inputs(_shapes(_data_of(batch)), _shapes(getattr(batch, "label", None)))
     parts = [inputs(part) for part in batch]
     if not parts or any(part.data != parts[0].data for part in parts):
         raise ValueError(
@@ -47,11 +47,14 @@ def _are(arrays: Optional[List[Any]], bound: Optional[List[Any]]) -> bool:
     return len(arrays) == len(bound) and all(array.shape == each.shape for array, each in zip(arrays, bound))
 
 
+def _data_of(batch: Any) -> Any:
+    """The data arrays of a batch; of one that makes them when they are asked for, something of the same shapes."""
+    return getattr(batch, "csr", None) or getattr(batch, "data", None)
+
+
 def are_bound(module: Any, batch: Any) -> bool:
     """Whether a batch has all the arrays, in the very shapes, that the module is bound to."""
-    return _are(getattr(batch, "data", None), module.data_shapes) and _are(
-        getattr(batch, "label", None), module.label_shapes
-    )
+    return _are(_data_of(batch), module.data_shapes) and _are(getattr(batch, "label", None), module.label_shapes)
 
 
 def check(module: Any, batch: Any, of_pass: str = "") -> bool:

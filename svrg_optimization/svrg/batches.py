@@ -38,7 +38,8 @@ def as_batch(item: Any, argument: str) -> Any:
 
 
 def _is_batch(item: Any) -> bool:
-    return isinstance(getattr(item, "data", None), (list, tuple))
+    # One that makes its arrays when they are asked for says by `csr` that they are there.
+    return isinstance(getattr(item, "csr", None) or getattr(item, "data", None), (list, tuple))
 
 
 def _is_arrays(item: Any) -> bool:
@@ -52,7 +53,7 @@ def for_module(module: Any, batch: Any) -> Any:
     if isinstance(batch, list):
         return [for_module(module, part) for part in batch]
     wanted = len(module.data_shapes)
-    if len(batch.data) <= wanted and (module.label_shapes or not labels(batch)):
+    if len(getattr(batch, "csr", None) or batch.data) <= wanted and (module.label_shapes or not labels(batch)):
         return batch
     return Rows(list(batch.data[:wanted]), labels(batch) if module.label_shapes else [])
 
@@ -118,7 +119,7 @@ class TrueRows:
         return sum(map(self._count, batch if isinstance(batch, list) else [batch]))
 
     def _count(self, part: Any) -> int:
-        rows, pad = row_count(part.data, self._data_axes), padding(part)
+        rows, pad = row_count(getattr(part, "csr", None) or part.data, self._data_axes), padding(part)
         if not 0 <= pad <= rows:
             raise ValueError(
                 "a batch of {} rows has pad={}: pad is the number of its last rows that don't count, from 0 to the "
