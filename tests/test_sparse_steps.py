@@ -343,16 +343,15 @@ def test_weights_that_are_set_in_the_middle(way, mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_weights_without_stored_rows(mode, place):
     # Zeros aren't stored in row_sparse weights.
-    net = NETS["machine"]
+    net = NETS["softmax"]
     x, y, weights = net.samples(22)
-    weights["x_weight"][:], weights["v_weight"][::2] = 0, 0
+    weights["x_weight"][::2] = 0
     train, (devices, store) = Batches(net, x, y), PLACES[place]
     module = SVRGModule(symbol(net), context=[mx.cpu(k) for k in range(devices)], sparse=mode)
     module.bind(train.provide_data, train.provide_label)
     rows = np.arange(9)[1::2]
     module.init_params(arg_params={
-        "x_weight": mx.nd.sparse.zeros("row_sparse", (9, 1), dtype="float64"),
-        "v_weight": mx.nd.sparse.row_sparse_array((nd(weights["v_weight"][rows]), rows), shape=(9, 2), dtype="float64"),
+        "x_weight": mx.nd.sparse.row_sparse_array((nd(weights["x_weight"][rows]), rows), shape=(9, 3), dtype="float64"),
         "bias": nd(weights["bias"]),
     })  # fmt: skip
     module.init_optimizer(
@@ -461,7 +460,7 @@ def fitted(mode, place="1", net="machine", epochs=4, **kwargs):
 def test_fit_shows_everybody_what_dense_steps_show(place):
     lazy, dense = fitted("lazy", place), fitted("dense", place)
     for ours, theirs in zip(lazy[1:3], dense[1:3]):
-        assert len(ours) == len(theirs) == 12
+        assert len(ours) == len(theirs) == 12 * PLACES[place][0]
         np.testing.assert_allclose(ours, theirs, **EXACT)
     for ours, theirs in zip(lazy[3], dense[3]):
         assert_same(ours, theirs, **EXACT)
@@ -495,7 +494,7 @@ def test_the_variances_are_those_of_dense_steps(place):
 @pytest.mark.parametrize("place", ["1", "2 local"])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_step_size_that_is_chosen(mode, place):
-    module, *_ = fitted(mode, place, "logistic", epochs=60, params={"learning_rate": "auto", "momentum": 0.0},
+    module, *_ = fitted(mode, place, "dense weight", epochs=60, params={"learning_rate": "auto", "momentum": 0.0},
                         tol=1e-6)  # fmt: skip
     assert module.converged and module._sparse_mode == mode
 
