@@ -789,8 +789,9 @@ class SVRGModule(Module):
         is_usual = not internals.has_gradients_of_rows(self) or not (self._corrected or self._workers.has_others)
         with contextlib.nullcontext() if is_usual else internals.with_dense_gradients_for_dense_weights(self):
             super().update()
-        if self._corrected:
-            # mxnet leaves to `prepare` what a KVStore has updated; but all rows have moved.
+        if self._corrected or (self._snapshot.taken and not self._is_plain):
+            # mxnet leaves to `prepare` what a KVStore has updated; but all rows have moved. Between steps that are
+            # corrected, nobody has `prepare` do so for one that isn't.
             internals.pull_sparse_weights(self)
 
     def _show_rows(self) -> None:

@@ -105,7 +105,7 @@ def ready(net, weights, train, *, sparse="lazy", devices=1, kvstore="None", opti
           dtype=np.float64, network=None, **kwargs):  # fmt: skip
     """A module, bound, with these weights and an optimizer."""
     module = SVRGModule(
-        network or symbol(net, dtype), data_names=list(net.inputs), context=[mx.cpu(k) for k in range(devices)],
+        symbol(net, dtype) if network is None else network, data_names=list(net.inputs), context=[mx.cpu(k) for k in range(devices)],
         sparse=sparse, **kwargs,
     )  # fmt: skip
     module.bind(train.provide_data, train.provide_label)
@@ -129,7 +129,7 @@ def set_weights(module, weights, dtype=np.float64):
 def training(module, train, epochs, begin_epoch=0):
     """The intermediate-level loop; yields after each step."""
     for epoch in range(begin_epoch, epochs):
-        if epoch % module.update_freq == 0:
+        if module.snapshot_is_due(epoch):
             module.update_full_grads(train)
         train.reset()
         for batch in train:

@@ -258,18 +258,20 @@ class Svrg:
         of_copies = zip(*(self._parts(rows) for rows, _ in self.batches))
         self.factors = [reweighting(self.net, self.x, parts) for parts in of_copies]
 
-    def direction(self, k, rows, alpha=1.0, decay=0.0):
-        """g of copy k by parameter, and the rows that a step may move."""
+    def direction(self, k, rows, alpha=1.0):
+        """Of copy k, by parameter: g, the rows that a step may move, and D. With alpha = 0 it is mxnet's own step."""
         x, y, w, factors = taken(self.x, rows), self.y[rows], self.copies[k], self.factors[k]
         here, there = self.net.gradient(w, x, y), self.net.gradient(self.there, x, y)
         found = {}
         for name in self.net.shapes:
             named, d = self.net.named(name, x), 1.0
-            if self.mode == "reweighted" and name in self.net.rows:
-                d = factors[name]
-            else:
-                named = np.ones_like(named)
-            found[name] = here[name] - alpha * there[name] + alpha * d * len(rows) * self.mu[name], named, d
+            a = alpha.get(name, 1.0) if isinstance(alpha, dict) else alpha
+            if alpha != 0:
+                if self.mode == "reweighted" and name in self.net.rows:
+                    d = factors[name]
+                else:
+                    named = np.ones_like(named)
+            found[name] = here[name] - a * there[name] + a * d * len(rows) * self.mu[name], named, d
         return found
 
     def step(self, rows, alpha=1.0):

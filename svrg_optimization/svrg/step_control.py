@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 import mxnet as mx
 import numpy as np
 
+from ..mxnet_api import memory
 from ..step_sizes import AutoStep, StepSize
 from .auto_step import AutoStepRule
 from .barzilai_borwein import BarzilaiBorweinRule
@@ -249,7 +250,9 @@ class StepControl:
             if name in self.objective.kinks:
                 # The regularizer isn't smooth across 0.
                 shifted[shifted * weight < 0] = 0
-            found[name] = mx.nd.from_numpy(shifted)
+            array = mx.nd.from_numpy(shifted)
+            # mxnet can't copy a dense float64 array into a `row_sparse` one.
+            found[name] = array if weights[name].stype == "default" else memory.with_all_rows(array)
             start += weight.size
         return found
 
