@@ -111,7 +111,9 @@ def ready(net, weights, train, *, sparse="lazy", devices=1, kvstore="None", opti
     module.bind(train.provide_data, train.provide_label)
     set_weights(module, weights, dtype)
     module.init_optimizer(
-        kvstore=STORES[kvstore](), optimizer=optimizer, optimizer_params={"learning_rate": 0.25, **(params or {})}
+        kvstore=STORES[kvstore]() if isinstance(kvstore, str) else kvstore,
+        optimizer=optimizer,
+        optimizer_params={"learning_rate": 0.25, **(params or {})},
     )
     return module
 

@@ -1,0 +1,122 @@
+"""Jobs of two workers whose steps live on rows: every step equals the oracle, on both workers in every bit."""
+
+import logging
+import os
+
+import mxnet as mx
+import numpy as np
+import pytest
+import sparse_oracle as so
+from jobs import _tell_watched, run_all, server, steps_of
+from sparse_models import Batches, ready
+
+from svrg_optimization.coefficients import Linear
+from svrg_optimization.distributed import new_stores, watch_client
+
+WORKERS_UPDATE = {"MXNET_UPDATE_ON_KVSTORE": "0"}
+N, SIZE, EPOCHS = 24, 8, 3
+PARAMS = {
+    "plain": ({}, so.sgd(), 0.0),
+    "decay, momentum": ({"wd": 0.125, "momentum": 0.5}, so.sgd(0.5), 0.125),
+}
+# Network, mode, optimizer, devices.
+JOBS = [
+    ("machine", "lazy", "decay, momentum", 1), ("machine", "reweighted", "decay, momentum", 2),
+    ("dense weight", "lazy", "plain", 2), ("dense weight", "dense", "decay, momentum", 1),
+    ("embedding", "reweighted", "plain", 1), ("two inputs", "lazy", "decay, momentum", 2),
+    ("logistic", "dense", "decay, momentum", 2), ("softmax", "reweighted", "decay, momentum", 1),
+]  # fmt: skip
+
+
+def shard(x, y, rank):
+    """Half of each batch."""
+    rows = [row for row in range(len(y)) if row % SIZE // (SIZE // 2) == rank]
+    return so.taken(x, rows), y[rows]
+
+
+def sparse_worker(job, rank):
+    """What a worker does; forked with the package imported, as `jobs.worker`."""
+    watch_client.join_as_worker()
+    _tell_watched()
+    new_stores.register()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    net, store = so.NETS[job["net"]], mx.kv.create("dist_sync")
+    x, y, weights = net.samples(N)
+    train = Batches(net, *shard(x, y, store.rank), size=SIZE // 2)
+    params = {"rescale_grad": 1 / SIZE, **PARAMS[job["params"]][0]}
+    module = ready(net, weights, train, sparse=job["mode"], devices=job["devices"], kvstore=store, params=params,
+                   coefficient=job["coefficient"])  # fmt: skip
+    assert module._sparse_mode == job["mode"]
+    steps = {}
+    for epoch in range(EPOCHS):
+        module.update_full_grads(train, epoch=epoch)
+        train.reset()
+        for batch in train:
+            module.forward_backward(batch)
+            module.update()
+            now = module.get_params()[0]
+            steps.update({"{}/{}".format(len(steps) // len(now), name): now[name].asnumpy() for name in now})
+        if job["resumes"] and epoch == 0:
+            prefix = os.path.join(job["directory"], "worker{}".format(rank))
+            module.save_checkpoint(prefix, 1, save_optimizer_states=True)
+    np.savez(os.path.join(job["directory"], "steps{}.npz".format(store.rank)), **steps)
+
+
+class OfTwoWorkers(so.Svrg):
+    """Each worker adds the reweighted full gradient on the rows that its part of the batch names."""
+
+    def _of_workers(self, rows):
+        return [rows[: SIZE // 2], rows[SIZE // 2 :]]
+
+    def snapshot(self):
+        super().snapshot()
+        parts = [part for rows, _ in self.batches for part in self._of_workers(rows)]
+        self.of_workers = so.reweighting(self.net, self.x, parts)
+
+    def direction(self, k, rows, alpha=1.0):
+        for name, value in self.of_workers.items():
+            named = [self.net.named(name, so.taken(self.x, part)) for part in self._of_workers(rows)]
+            self.factors[k][name] = value * (sum(named) / 2).reshape((-1,) + (1,) * (value.ndim - 1))
+        return super().direction(k, rows, alpha)
+
+
+def settings(directory, net, mode, params, devices, coefficient=1.0, resumes=False):
+    directory.mkdir()
+    return {"directory": str(directory), "net": net, "mode": mode, "params": params, "devices": devices,
+            "coefficient": coefficient, "resumes": resumes, "shards": [N // 2, N // 2]}  # fmt: skip
+
+
+def expected(job, alpha=lambda epoch: 1.0):
+    net = so.NETS[job["net"]]
+    x, y, weights = net.samples(N)
+    _, step, decay = PARAMS[job["params"]]
+    oracle = OfTwoWorkers(net, weights, x, y, mode=job["mode"], settings=so.Settings(step, 0.25, decay), size=SIZE)
+    return list(oracle.run(EPOCHS, update_freq=1, alpha=alpha))
+
+
+def assert_equal_steps(steps, wanted):
+    for of_worker in steps:
+        assert len(of_worker) == len(wanted) == EPOCHS * N // SIZE
+        for actual, right, of_first in zip(of_worker, wanted, steps[0]):
+            for name in right:
+                np.testing.assert_array_equal(actual[name], of_first[name])
+                np.testing.assert_allclose(actual[name], right[name], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("servers_update", [True, False])
+def test_every_step_of_both_workers_equals_the_oracle(servers_update, tmp_path):
+    jobs = [settings(tmp_path / str(number), *each) for number, each in enumerate(JOBS)]
+    for start in range(0, len(jobs), 4):
+        part = jobs[start : start + 4]
+        environment = {} if servers_update else WORKERS_UPDATE
+        for job, (steps, _) in zip(
+            part, run_all(part, servers=[server], environment=environment, worker=sparse_worker)
+        ):
+            assert_equal_steps(steps, expected(job))
+
+
+def test_plain_steps_after_steps_on_rows(tmp_path):
+    # With servers, those go on with the weights that the workers have had.
+    job = settings(tmp_path / "job", "logistic", "lazy", "plain", 1, Linear(0.5, epochs=2))
+    ((steps, _),) = run_all([job], servers=[server], worker=sparse_worker)
+    assert_equal_steps(steps, expected(job, alpha=lambda epoch: 0.5 * max(0, 1 - epoch / 2)))
