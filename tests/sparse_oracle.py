@@ -1,7 +1,7 @@
 """SVRG on rows in NumPy: every step on whole dense weights, in float64. Slow, and correct by inspection.
 
 Of each row-parameter it asks which rows a batch names. 'dense' and 'lazy' steps move all rows; 'reweighted' ones those
-that the batch names, where the full gradient and the weight decay are D times as large.
+that the batch names, where the full gradient and the weight decay are D times as large. What no batch names decays.
 """
 
 import copy
@@ -223,14 +223,13 @@ def full_gradient(net, w, x, y):
 
 
 def reweighting(net, x, parts):
-    """D by parameter: the rows of all batches, divided by those of the batches that name a row."""
+    """D by parameter: the rows of all batches, divided by those of the batches that name a row; 0 if none does."""
     found = {}
     for name, shape in net.shapes.items():
         touches = sum(len(rows) * net.named(name, taken(x, rows)) for rows in parts)
         total = sum(map(len, parts))
-        found[name] = np.where(touches > 0, total / np.maximum(touches, 1), 1.0).reshape(
-            (-1,) + (1,) * (len(shape) - 1)
-        )
+        each = np.where(touches > 0, total / np.maximum(touches, 1), 0.0)
+        found[name] = each.reshape((-1,) + (1,) * (len(shape) - 1))
     return found
 
 
@@ -284,7 +283,8 @@ class Svrg:
                 moved, states = self.settings.step(w, g / self.size, before, rate, d * decay, self.t)
                 named = named.reshape((-1,) + (1,) * (w.ndim - 1))
                 before = before or [0.0] * len(states)
-                self.copies[k][name] = np.where(named, moved, w)
+                # D is 0 where no batch names a row.
+                self.copies[k][name] = np.where(named, moved, np.where(d == 0, w - rate * decay * w, w))
                 self.states[k][name] = tuple(np.where(named, new, old) for new, old in zip(states, before))
         return self.weights
 

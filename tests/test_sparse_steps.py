@@ -241,7 +241,7 @@ def test_reweighted_steps_are_unbiased(net, alpha):
     module.update_full_grads(train)
     rng = np.random.default_rng(3)
     w = {name: value + rng.normal(size=value.shape) / 4 for name, value in oracle.weights.items()}
-    moved = {name: 0.0 for name in w}
+    moved = dict.fromkeys(w, 0.0)
     for batch in train:
         set_weights(module, w)
         module.forward_backward(batch)
@@ -250,8 +250,7 @@ def test_reweighted_steps_are_unbiased(net, alpha):
             moved[name] = moved[name] + (value - w[name]) / len(oracle.batches)
     gradient = sparse_oracle.full_gradient(oracle.net, w, oracle.x, oracle.y)
     for name in w:
-        often = oracle.net.named(name, oracle.x).reshape((-1,) + (1,) * (w[name].ndim - 1))
-        decay = DECAY * w[name] * often * name.endswith("_weight")
+        decay = DECAY * w[name] * name.endswith("_weight")
         np.testing.assert_allclose(moved[name], -0.25 * (gradient[name] + decay), rtol=1e-12, atol=1e-14, err_msg=name)
 
 
@@ -264,13 +263,12 @@ def test_the_optimum_is_that_of_dense_steps(net, mode):
     w = weights_of(module)
     gradient = sparse_oracle.full_gradient(oracle.net, w, oracle.x, oracle.y)
     for name, value in gradient.items():
-        often = oracle.net.named(name, oracle.x).reshape((-1,) + (1,) * (value.ndim - 1))
-        value = value + 0.25 * w[name] * often * name.endswith("_weight")
+        value = value + 0.25 * w[name] * name.endswith("_weight")
         np.testing.assert_allclose(value, 0, atol=1e-10)
 
 
 def test_reweighted_steps_leave_rows_alone_that_nothing_touches():
-    module, train, oracle = pair("logistic", mode="reweighted", optimizer="both")
+    module, train, oracle = pair("logistic", mode="reweighted", optimizer="momentum")
     for _ in training(module, train, 3):
         pass
     np.testing.assert_array_equal(weights_of(module)["x_weight"][-1], oracle.weights["x_weight"][-1])
