@@ -199,6 +199,7 @@ class SVRGModule(Module):
         self._gradient = BatchGradient(self.symbol)
         # The rows of a full batch on each device: as bound, whatever batch was the last one.
         self._full_batch_rows: List[int] = []
+        self._has_gradients_of_rows = False
         # What the last forward() left for backward(): the batch, whether the snapshot has seen it, and how many full
         # passes had begun.
         self._batch: Any = None
@@ -389,6 +390,7 @@ class SVRGModule(Module):
         super().bind(data_shapes, label_shapes, for_training, inputs_need_grad, force_rebind, shared_module, grad_req)
         if binding and for_training:
             self._full_batch_rows = internals.rows_on_devices(self)
+            self._has_gradients_of_rows = internals.has_gradients_of_rows(self)
             self._gradient = BatchGradient(self.symbol, *shapes.of_inputs(self))
             try:
                 self._bind_snapshot(self._sharer(shared_module), grad_req)
@@ -712,7 +714,7 @@ class SVRGModule(Module):
 
     def _choose_sparse_steps(self) -> None:
         """Decide, for this optimizer and store, how rows are updated that a batch doesn't touch."""
-        if not self.for_training or not any(array[0].stype != "default" for _, array in internals.gradients(self)):
+        if not self._has_gradients_of_rows:
             return
         self._sparse_mode, reason = sparse_steps.choose(self._sparse, self._obstacle_to, self._has_sparse_weights())
         if reason:
@@ -783,11 +785,18 @@ class SVRGModule(Module):
         self._way.store_has_weights()
 
     def _update_all_rows(self) -> None:
-        """Update as Module does, and where a gradient that is `row_sparse` is corrected, as with dense ones."""
+        """Update as Module does, though gradients are `row_sparse`; where they are corrected, as with dense ones."""
         self._leave_rows()
         self._give_rows_to_store()
-        is_usual = not internals.has_gradients_of_rows(self) or not (self._corrected or self._workers.has_others)
-        with contextlib.nullcontext() if is_usual else internals.with_dense_gradients_for_dense_weights(self):
+        if internals.kvstore(self) is not None and not internals.updates_in_store(self):
+            raise RuntimeError(
+                "the gradient of {} is row_sparse, and the KVStore can't add it up: mxnet has a store do so only where "
+                "the store updates the weights, too. Leave MXNET_UPDATE_ON_KVSTORE=0 out".format(
+                    ", ".join(name for name, arrays in internals.gradients(self) if arrays[0].stype != "default")
+                )
+            )
+        as_usual = not (self._corrected or self._workers.has_others)
+        with contextlib.nullcontext() if as_usual else internals.with_dense_gradients_for_dense_weights(self):
             super().update()
         if self._corrected or (self._snapshot.taken and not self._is_plain):
             # mxnet leaves to `prepare` what a KVStore has updated; but all rows have moved. Between steps that are
@@ -1013,8 +1022,10 @@ class SVRGModule(Module):
             with internals.left_alone(self, self._way.names):
                 super().update()
             self._way.update_rows()
-        else:
+        elif self._has_gradients_of_rows:
             self._update_all_rows()
+        else:
+            super().update()
         self._clock.step()
         if keeps_iterates:
             self._iterates.after_step(self._trained_weights(), self._clock)

@@ -105,8 +105,8 @@ def ready(net, weights, train, *, sparse="lazy", devices=1, kvstore="None", opti
           dtype=np.float64, network=None, **kwargs):  # fmt: skip
     """A module, bound, with these weights and an optimizer."""
     module = SVRGModule(
-        symbol(net, dtype) if network is None else network, data_names=list(net.inputs), context=[mx.cpu(k) for k in range(devices)],
-        sparse=sparse, **kwargs,
+        symbol(net, dtype) if network is None else network, data_names=list(net.inputs),
+        context=[mx.cpu(k) for k in range(devices)], sparse=sparse, **kwargs,
     )  # fmt: skip
     module.bind(train.provide_data, train.provide_label)
     set_weights(module, weights, dtype)
