@@ -38,6 +38,11 @@ def without_directories(printed):
     return re.sub(r'"/[^"]*/', '"', printed)
 
 
+def without_notes(printed):
+    """What was printed, without what mxnet's library says on stderr, with the time of day and a line of its source."""
+    return re.sub(r"^\[[\d:]{8}\] \S*/src/.*\n", "", printed, flags=re.MULTILINE)
+
+
 def make(name):
     """Run an example in a new directory; keep what it prints, and its picture if there is one."""
     arguments = [{"python": sys.executable, "examples/{}.py".format(name): str(ROOT / "examples" / (name + ".py"))}
@@ -51,7 +56,7 @@ def make(name):
         if ended.returncode:
             sys.exit("{} failed:\n{}".format(command(name), ended.stdout))
         kept(name).parent.mkdir(exist_ok=True)
-        kept(name).write_text(without_directories(ended.stdout), "utf-8")
+        kept(name).write_text(without_directories(without_notes(ended.stdout)), "utf-8")
         picture = pathlib.Path(directory, "svrg_{}.png".format(name))
         if picture.exists():
             shutil.copy(str(picture), str(ROOT / "docs" / "images" / (name + ".png")))

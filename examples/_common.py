@@ -17,6 +17,8 @@ import numpy as np
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # mxnet would say on stderr, for every network, which library of kernels it uses.
 os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")
+# And it would say so where it makes a row_sparse array dense for a moment, as for a norm with weight decay.
+os.environ.setdefault("MXNET_STORAGE_FALLBACK_LOG_VERBOSE", "0")
 
 for package in ("svrg_optimization", "mxnet", "sklearn", "matplotlib"):
     if importlib.util.find_spec(package) is None:

@@ -27,14 +27,10 @@ sparse_logistic.py. The picture, svrg_factorization_machine.png, has both losses
 
 import argparse
 import logging
-import os
 import sys
 import time
 
 import _common
-
-# mxnet would say on stderr that it makes a row_sparse array dense where the loss with weight decay is computed.
-os.environ.setdefault("MXNET_STORAGE_FALLBACK_LOG_VERBOSE", "0")
 
 if __name__ == "__main__":
     # The arguments come before the imports that take seconds: --help and errors are there at once.

@@ -27,15 +27,11 @@ passes and against seconds.
 
 import argparse
 import logging
-import os
 import sys
 import time
 from typing import NamedTuple
 
 import _common
-
-# mxnet would say on stderr that it makes a row_sparse array dense where the loss with weight decay is computed.
-os.environ.setdefault("MXNET_STORAGE_FALLBACK_LOG_VERBOSE", "0")
 
 if __name__ == "__main__":
     # The arguments come before the imports that take seconds: --help and errors are there at once.

@@ -68,6 +68,7 @@ def run_here(monkeypatch, tmp_path, capsys):
     # What _common.py would set for good.
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("MXNET_SUBGRAPH_VERBOSE", "0")
+    monkeypatch.setenv("MXNET_STORAGE_FALLBACK_LOG_VERBOSE", "0")
     yield run_here
     sys.modules.pop("_common", None)
 
@@ -107,9 +108,9 @@ def check_picture(path):
 
 
 def test_every_example_is_tested():
-    assert NAMES == ["buckets.py", "coefficient.py", "distributed.py", "lasso_path.py", "lenet.py",
-                     "linear_regression.py", "locked_noise.py", "logistic_regression.py", "mlp.py", "resume.py",
-                     "schedules.py"]  # fmt: skip
+    assert NAMES == ["buckets.py", "coefficient.py", "distributed.py", "factorization_machine.py",
+                     "lasso_path.py", "lenet.py", "linear_regression.py", "locked_noise.py", "logistic_regression.py",
+                     "mlp.py", "resume.py", "schedules.py", "sparse_logistic.py"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", GALLERY["NAMES"])
@@ -175,6 +176,10 @@ def test_arguments_are_read_before_anything_slow_is_imported(name, arguments, co
     ("schedules.py", ["--step", "inf"], "argument --step: must be above 0, not inf"),
     ("coefficient.py", ["--epochs", 1], "argument --epochs: must be at least 2, not 1"),
     ("coefficient.py", ["--output", "x.gif"], "argument --output: must end in .png, .svg or .pdf, not as x.gif does"),
+    ("sparse_logistic.py", ["--data", "missing"], "argument --data: there is no file missing"),
+    ("sparse_logistic.py", ["--passes", 2], "argument --passes: must be at least 3, not 2"),
+    ("factorization_machine.py", ["--wd", 0], "argument --wd: must be above 0, not 0"),
+    ("factorization_machine.py", ["--rates", 1, 1], "argument --rates: expected 4 arguments"),
     ("resume.py", ["--stop", 6], "argument --stop: must be less than --epochs=6, not 6"),
     ("distributed.py", ["--resume"], "--resume needs --directory"),
 ])  # fmt: skip
@@ -510,7 +515,82 @@ def test_coefficient_options(run_here, tmp_path):
     check_picture(tmp_path / "named.png")
 
 
+SMALL_MACHINE = ["--samples", 1200, "--columns", 200, "--nonzeros", 10, "--passes", 6]
+
+
+def sparse_certificates(printed):
+    """For each way of stepping: why training stopped, after how many passes, the bound and the truth."""
+    line = r"^(\w+): ([\w ]+) after (\d+) passes and \S+ s\. f - f\* is at most (\d\S+), and is (\d\S+)\.$"
+    return {name: (why, int(passes), float(bound), float(gap))
+            for name, why, passes, bound, gap in re.findall(line, printed, re.MULTILINE)}  # fmt: skip
+
+
+def test_sparse_steps_reach_the_minimum(run_here, tmp_path):
+    code, printed = run_here("sparse_logistic.py", "--samples", 3000, "--columns", 4000, "--nonzeros", 20,
+                             "--passes", 90)  # fmt: skip
+    assert code == 0
+    assert re.search(r"^3000 samples, 4000 columns, \d{5} non-zeros; weight decay 0.00024$", printed, re.MULTILINE)
+    passes, sgd, lazy, reweighted, dense = table(printed).T
+    assert passes.tolist() == list(range(0, 91, 3))
+    assert len({column[0] for column in (sgd, lazy, reweighted, dense)}) == 1, "all begin alike"
+    for name, column in {"lazy": lazy, "reweighted": reweighted, "dense": dense}.items():
+        why, stopped, bound, gap = sparse_certificates(printed)[name]
+        assert why == "converged"
+        # Suboptimality is a difference of losses, of which 16 digits are known.
+        assert gap < bound + 1e-15
+        assert np.nanmin(column) < 1e-11
+        assert 12 < stopped < 90
+    assert sgd.min() > 1e-5
+    check_picture(tmp_path / "svrg_sparse_logistic.png")
+    check_kept("sparse_logistic", printed)
+
+
+def test_sparse_steps_of_a_file(run_here, tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 30)) * (rng.random((200, 30)) < 0.2)
+    y = np.where(x.sum(axis=1) > 0, 7, -7)
+    for name, labels in {"two.svm": y, "three.svm": np.where(np.arange(200) == 5, 1, y)}.items():
+        dump_svmlight_file(x, labels, str(tmp_path / name), zero_based=False)
+    (tmp_path / "table.csv").write_text("year,timbre\n2001,49.9\n")
+    options = ["--batch-size", 20, "--wd", 0.125, "--lr", 0.5, "--tol", 1e-3, "--passes", 30, "--output", "named.png"]
+    code, printed = run_here("sparse_logistic.py", "--data", "two.svm", *options)
+    assert code == 0
+    assert "200 samples, 30 columns, {} non-zeros; weight decay 0.12\n".format(np.count_nonzero(x)) in printed
+    passes, _, lazy, _, dense = table(printed).T
+    np.testing.assert_array_equal(lazy, dense)
+    assert {why for why, *_ in sparse_certificates(printed).values()} == {"converged"}
+    check_picture(tmp_path / "named.png")
+    for name in ("sparse_logistic.py", "factorization_machine.py"):
+        code, _ = run_here(name, "--data", "three.svm")
+        assert code == "three.svm has 3 values of labels, not 2"
+        code, _ = run_here(name, "--data", "table.csv")
+        assert code.startswith("table.csv isn't in libsvm's format: ")
+        code, _ = run_here(name, "--data", "two.svm", "--batch-size", 201)
+        assert code.startswith("--batch-size must be at most ")
+    code, printed = run_here("factorization_machine.py", "--data", "two.svm", "--batch-size", 20, "--passes", 3,
+                             "--wd", 0.125, "--rates", 0.5, 0.01, 0.5, 0.01)  # fmt: skip
+    assert code == 0
+    assert "166 samples, and 34 others; 30 columns with 5 numbers each; batches of 20\n" in printed
+
+
+def test_a_factorization_machine_by_four_methods(run_here, tmp_path):
+    code, printed = run_here("factorization_machine.py", *SMALL_MACHINE)
+    assert code == 0
+    passes, *losses = table(printed).T
+    assert passes.tolist() == [3, 6]
+    of_training, of_others = losses[0::2], losses[1::2]
+    assert all(each[-1] < 0.7 and each[-1] < each[0] for each in of_training), "less than chance, and falling"
+    best = re.findall(r"^([\w, ]+?) +best on other samples: (\S+), after (\d+) passes$", printed, re.MULTILINE)
+    assert [name for name, *_ in best] == ["SGD", "Adam", "SVRG", "SVRG, Adam"]
+    for (_, loss, _), column in zip(best, of_others):
+        assert float(loss) <= column.min()
+    check_picture(tmp_path / "svrg_factorization_machine.png")
+    check_kept("factorization_machine", printed)
+
+
 @pytest.mark.parametrize("name, arguments, samples", [
+    ("sparse_logistic.py", ["--samples", 500, "--columns", 800, "--passes", 3], 500),
+    ("factorization_machine.py", SMALL_MACHINE, 1000),
     ("buckets.py", ["--passes", 3, "--lr", 0.5], 384),
     ("distributed.py", ["--epochs", 1], 1792),
     ("lasso_path.py", ["--alphas", 1], 442),
