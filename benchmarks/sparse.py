@@ -12,8 +12,8 @@ within a round. The full gradient is taken before, and timed apart: it is as lar
 memory: of 50 such steps, after as many others, in a process of its own: the peak of what NumPy has allocated, and by
 how much the peak of the process's memory, MXNet's included, is above what it held before.
 
-convergence: L2-regularised logistic regression in float64, lambda = 1/n, to a relative suboptimality of 1e-8. The
-minimum is scikit-learn's newton-cg's, checked by its gradient. Ours has learning_rate='auto', batches of 3 sqrt(n)
+convergence: L2-regularised logistic regression in float64, lambda = 1/n (--decay), to a relative suboptimality of 1e-8.
+The minimum is scikit-learn's newton-cg's, checked by its gradient. Ours has learning_rate='auto', batches of 3 sqrt(n)
 rows and a snapshot every epoch; scikit-learn's and cyanure's solvers have their defaults, and a tolerance of zero. Each
 clock starts with the same csr matrix of scipy.
 
@@ -313,7 +313,7 @@ def table_of_memory(found: Dict[str, List[Memory]], columns: Sequence[int]) -> s
 # ------------------------------------------------------------------------------------------------------- convergence
 
 
-def problem(samples: int, columns: int) -> logistic.Problem:
+def problem(samples: int, columns: int, decay_times_n: float = 1.0) -> logistic.Problem:
     """Labels from a linear model with noise; the minimum by Newton's method."""
     from sklearn.linear_model import LogisticRegression
 
@@ -323,7 +323,7 @@ def problem(samples: int, columns: int) -> logistic.Problem:
     scores = x @ rng.standard_normal(columns)
     y = np.where(rng.random(samples) < 1 / (1 + np.exp(-3 * scores / scores.std())), 1.0, -1.0)
     # mxnet's optimizers take it as float32.
-    decay = float(np.float32(1 / samples))
+    decay = float(np.float32(decay_times_n / samples))
     found = LogisticRegression(solver="newton-cg", C=1 / (decay * samples), fit_intercept=False, tol=1e-12,
                                max_iter=1000).fit(x, y)  # fmt: skip
     w = found.coef_.ravel()
@@ -450,6 +450,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="that one has in a round, at least")
     parser.add_argument("--samples", type=int, default=20_000, help="of the convergence comparison (default: 20000)")
     parser.add_argument("--features", type=int, default=50_000, help="of the convergence comparison (default: 50000)")
+    parser.add_argument("--decay", type=float, default=1.0, help="lambda of that, times n (default: 1)")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds after which a method is given up")
     parser.add_argument("--child", nargs=3, metavar=("NETWORK", "MODE", "D"), help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
@@ -472,13 +473,14 @@ def main(arguments: Optional[List[str]] = None) -> None:
             print("Memory of {} steps, {}:\n\n{}\n".format(
                 STEPS_OF_MEMORY, TITLES[network], table_of_memory(found, chosen.columns)), flush=True)  # fmt: skip
     if "convergence" in chosen.only:
-        made = problem(chosen.samples, chosen.features)
+        made = problem(chosen.samples, chosen.features, chosen.decay)
         of_methods = converge(made, chosen.rounds, chosen.patience)
         print("Convergence, n = {:,}, d = {:,}, {:,} non-zeros:\n\n{}\n".format(
             *made.x.shape, made.x.nnz, table_of_convergence(of_methods)), flush=True)  # fmt: skip
         claims += claims_of_convergence(of_methods)
     if claims:
-        print("Judged, from {:,} to {:,} columns:\n".format(chosen.columns[0], chosen.columns[-1]))
+        most = "at {:,} and at {:,} columns".format(chosen.columns[0], chosen.columns[-1])
+        print("Judged, steps by the ratio to plain Module's {}, and by their growth:\n".format(most))
         print("\n".join("- " + each for each in claims))
 
 

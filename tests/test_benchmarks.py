@@ -182,3 +182,28 @@ def test_the_page_has_the_tables_of_schedules(schedules):
     assert [row[1] for row in rows_of(costs)] == [
         "{:,}".format(min(100_000, 1562 * 2**k)) for k in range(len(rows_of(of_costs)))
     ]
+
+
+def test_sparse_steps_are_compared_with_plain_modules():
+    printed = run("benchmarks.sparse", "--columns", 300, 600, "--networks", "logistic", "--rounds", 1, "--seconds", 0,
+                  "--samples", 300, "--features", 400, "--patience", 0.1, "--only", "steps", "convergence")  # fmt: skip
+    steps, convergence, judged = re.split("Steps, |Convergence, |Judged, ", printed)[1:]
+    contenders = ["lazy", "lazy, decay", "reweighted"]
+    names = [row[0] for row in rows_of(steps)]
+    assert names[:2] == ["ms a step", "Module"]
+    assert names[2:8] == [name + kind for name in contenders for kind in ("", ", CSRIter")]
+    # The rows that batches touch are counted, whatever the machine.
+    assert [float(cell) for cell in rows_of(steps)[8][1:3]] == [300, 598]
+    methods = {name: cells for name, *cells in rows_of(convergence)}
+    ours = {"SVRGModule " + sparse for sparse in ("lazy", "reweighted", "dense")}
+    assert ours | {"scikit-learn saga", "scikit-learn sag"} < set(methods)
+    assert judged.count("- logistic regression, ") == 6
+    assert re.search(
+        r"^- logistic regression, lazy: [\d.]+ \(at most 2.5\), [\d.]+ \(at most 1\)", judged, re.MULTILINE
+    )
+
+
+def test_the_memory_of_sparse_steps_is_measured_in_a_process():
+    numpy, process = json.loads(run("benchmarks.sparse", "--child", "logistic", "lazy", 1000).splitlines()[-1])
+    assert 20 < numpy < 2000
+    assert 0 <= process < 50_000
