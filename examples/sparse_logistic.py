@@ -17,12 +17,12 @@ learning_rate='auto', and stop by tol. SGD is plain Module's, at a constant step
 
 You should see a table of f - f*, the loss less its minimum. SVRG's falls until training
 stops; that of SGD, which also moves all rows, soon falls no more, since its steps stay
-noisy. Lazy and dense have the same steps, but for the learning rates: 'auto' measures
-on the rows of a batch there and on all of them here. Reweighted has noisier steps, and
-takes more passes. Below the table is why each stopped, and how far it can be from the
-minimum at most. With 50,000 columns dense steps take no longer than the others; with
---columns 1000000 they do. The picture, svrg_sparse_logistic.png, has f - f* against
-passes and against seconds.
+noisy. The three ways of SVRG take about as many passes: lazy and dense have the same
+steps, but for the learning rates, which 'auto' chooses by the rows of a batch there and
+by all of them here. Below the table is why each stopped, and how far it can be from the
+minimum at most. With 50,000 columns dense steps take about as long as the others; with
+--columns 1000000 they take much longer. The picture, svrg_sparse_logistic.png, has f - f*
+against passes and against seconds.
 """
 
 import argparse
