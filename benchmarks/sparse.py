@@ -38,7 +38,7 @@ import numpy as np
 from svrg_optimization import CSRIter
 
 from . import convergence, logistic, report
-from .contenders import make, quiet
+from .contenders import REST, make, quiet
 from .convergence import Method
 from .memory import peak
 
@@ -380,10 +380,10 @@ class Reached(NamedTuple):
     best: float
 
 
-def converge(made: logistic.Problem, rounds: int, patience: float) -> Dict[str, List[Reached]]:
+def converge(made: logistic.Problem, rounds: int, patience: float, rest: float = REST) -> Dict[str, List[Reached]]:
     """For each method, what it took to reach each of TARGETS."""
     chosen = solvers()
-    traces = {name: convergence.Trace(method, made) for name, method in chosen.items()}
+    traces = {name: convergence.Trace(method, made, rest) for name, method in chosen.items()}
     iterations = {(name, target): traces[name].first(target, patience) for name in chosen for target in TARGETS}
     seconds: Dict[Tuple[str, float], List[float]] = {key: [] for key in iterations}
     for _ in range(rounds):
@@ -452,6 +452,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
     parser.add_argument("--features", type=int, default=50_000, help="of the convergence comparison (default: 50000)")
     parser.add_argument("--decay", type=float, default=1.0, help="lambda of that, times n (default: 1)")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds after which a method is given up")
+    parser.add_argument("--rest", type=float, default=REST, help="seconds before each training (default: %(default)s)")
     parser.add_argument("--child", nargs=3, metavar=("NETWORK", "MODE", "D"), help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if chosen.child:
@@ -474,7 +475,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
                 STEPS_OF_MEMORY, TITLES[network], table_of_memory(found, chosen.columns)), flush=True)  # fmt: skip
     if "convergence" in chosen.only:
         made = problem(chosen.samples, chosen.features, chosen.decay)
-        of_methods = converge(made, chosen.rounds, chosen.patience)
+        of_methods = converge(made, chosen.rounds, chosen.patience, chosen.rest)
         print("Convergence, n = {:,}, d = {:,}, {:,} non-zeros:\n\n{}\n".format(
             *made.x.shape, made.x.nnz, table_of_convergence(of_methods)), flush=True)  # fmt: skip
         claims += claims_of_convergence(of_methods)
