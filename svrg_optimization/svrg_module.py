@@ -1092,7 +1092,8 @@ class SVRGModule(Module):
             The batch that is going to be given to `forward`.
         sparse_row_id_fn : callable, optional
             Gets the batch and returns, by name, the rows of each ``row_sparse`` parameter to be pulled from the
-            KVStore. The variance-reduced gradient has all rows, so in training all rows have to be named.
+            KVStore. Steps that live on rows (see `sparse`) don't need it, and dense steps pull all rows themselves; a
+            warm start, and ``coefficient=0``, need it as Module does.
 
         Raises
         ------

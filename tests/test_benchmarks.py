@@ -185,8 +185,10 @@ def test_the_page_has_the_tables_of_schedules(schedules):
 
 
 def test_sparse_steps_are_compared_with_plain_modules():
-    printed = run("benchmarks.sparse", "--columns", 300, 600, "--networks", "logistic", "--rounds", 1, "--seconds", 0,
-                  "--samples", 300, "--features", 400, "--patience", 0.1, "--rest", 0, "--only", "steps", "convergence")  # fmt: skip
+    printed = run(
+        "benchmarks.sparse", "--columns", 300, 600, "--networks", "logistic", "--rounds", 1, "--seconds", 0,
+        "--samples", 300, "--features", 400, "--patience", 0.1, "--rest", 0, "--only", "steps", "convergence",
+    )  # fmt: skip
     steps, convergence, judged = re.split("Steps, |Convergence, |Judged, ", printed)[1:]
     contenders = ["lazy", "lazy, decay", "reweighted"]
     names = [row[0] for row in rows_of(steps)]
