@@ -1,7 +1,7 @@
 """What a step does to the rows of a weight, those that it touches and those that it leaves alone."""
 
 import abc
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -78,6 +78,8 @@ class Rule(abc.ABC):
         # Whether the steps have the weights for themselves; whether all rows and devices are up to date; and whether
         # the weights are in the KVStore, which has updated them last.
         self._has_taken_over, self._is_shown, self.is_in_store = False, True, pull is not None
+        # Rows that the optimizer has updated, or is about to, where they have been put for that.
+        self._updated: Optional[Tuple[Sequence[Any], UpdatedRows]] = None
 
     @property
     def _of_user(self) -> Any:
@@ -107,9 +109,13 @@ class Rule(abc.ABC):
 
     def fetch(self, rows: Sequence[Any]) -> None:
         """Let these rows of each group be what dense steps would have made them."""
-        self._take_over()
-        for parameter in self.parameters:
-            memory.wait(parameter.array)
+        self._finish_update()
+        if not self._take_over() and self._is_shown:
+            # Somebody may still be reading.
+            for parameter in self._trained:
+                memory.wait_to_write(parameter.array)
+                for state in self._states_of(parameter):
+                    memory.wait_to_write(state)
 
     def update(self, rows: Sequence[Any], updated: UpdatedRows) -> None:
         """Take a step: `updated` has the gradients of these rows, and room for them."""
@@ -120,7 +126,21 @@ class Rule(abc.ABC):
                 updated.rows[parameter.name].weight_view[: len(touched)] = parameter.weight[touched]
         for parameter in self._trained:
             self._update(parameter, rows[parameter.group], updated)
-        self._is_shown = False
+        self._is_shown, self._updated = False, (rows, updated)
+
+    def _finish_update(self) -> None:
+        """Put back the rows that the optimizer has updated: not sooner than need be, for mxnet computes meanwhile."""
+        if self._updated is None:
+            return
+        (rows, updated), self._updated = self._updated, None
+        for parameter in self._trained:
+            touched, small = rows[parameter.group], updated.rows[parameter.name]
+            state, views = updated.states[parameter.name]
+            memory.wait_to_read(small.weight)
+            parameter.weight[touched] = small.weight_view[: len(touched)]
+            for view, whole, array in zip(views, parameter.states, _arrays_in(state)):
+                memory.wait_to_read(array)
+                whole[touched] = view[: len(touched)]
 
     def _update(self, parameter: RowParameter, touched: Any, updated: UpdatedRows) -> None:
         optimizer, small = self._updates.optimizer, updated.rows[parameter.name]
@@ -136,11 +156,6 @@ class Rule(abc.ABC):
             optimizer.update_multi_precision([parameter.key], [small.weight], [small.gradient], [state])
         else:
             optimizer.update_multi_precision(parameter.key, small.weight, small.gradient, state)
-        memory.wait(small.weight)
-        parameter.weight[touched] = small.weight_view[: len(touched)]
-        for view, whole, array in zip(views, parameter.states, _arrays_in(state)):
-            memory.wait(array)
-            whole[touched] = view[: len(touched)]
 
     # -------------------------------------------------------------------------------------------- others' accesses
 
@@ -148,6 +163,7 @@ class Rule(abc.ABC):
         """Let all rows be what dense steps would have made them, on all devices."""
         if self._is_shown:
             return
+        self._finish_update()
         self._bring_up_to_date()
         for parameter in self._trained:
             for copy in parameter.copies:
@@ -281,7 +297,7 @@ class LazyRule(Rule):
     def _bring_up_to_date(self) -> None:
         for parameter in self._trained:
             skipped = self._skipped[parameter.name]
-            memory.wait(parameter.array)
+            memory.wait_to_write(parameter.array)
             for start in range(0, self.sizes[parameter.group], _AT_ONCE):
                 self._catch_up(parameter, skipped, slice(start, start + _AT_ONCE))
         self._all_are_up_to_date()
@@ -333,7 +349,7 @@ class ReweightedRule(Rule):
             left, steps = self._decayed[parameter.name]
             prox = self._of_user.prox if hasattr(self._of_user, "row_factors") else None
             if left != 1 or prox is not None:
-                memory.wait(parameter.array)
+                memory.wait_to_write(parameter.array)
                 untouched = self.counts[parameter.group].touches == 0
                 weights = parameter.weight[untouched] * parameter.weight.dtype.type(left)
                 if prox is not None and weights.size:

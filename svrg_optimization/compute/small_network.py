@@ -44,7 +44,7 @@ class Arrays(NamedTuple):
 
 
 def set_rows(rows: Arrays, whole: Any, numbers: Any) -> None:
-    """Set the first rows to those of these numbers of the whole, and the others to 0; nobody must be reading them."""
+    """Set the first rows to those of these numbers of the whole, and the others to 0, when mxnet has read them."""
     rows.weight_view[: len(numbers)] = whole[numbers]
     rows.weight_view[len(numbers) :] = 0
 
@@ -93,17 +93,22 @@ class _Pass:
                 )
         self.executor = internals.bound(symbol, context, arguments, gradients, executor.aux_dict)
         internals.keep_outputs_of(self.executor)
+        self._results = [*self.executor.outputs, *(each for each in self.executor.grad_arrays if each is not None)]
 
     def set_rows(self, name: str, whole: Any, numbers: Any) -> None:
         """Set the first rows of a parameter to those of these numbers of the whole."""
-        memory.wait(self.executor.arg_dict[name])
         set_rows(self.rows[name], whole, numbers)
 
     def gradient(self, name: str) -> Any:
         """NumPy's view of a gradient, which is there."""
         rows = self.rows[name]
-        memory.wait(rows.gradient)
+        memory.wait_to_read(rows.gradient)
         return rows.gradient_view
+
+    def wait(self) -> None:
+        """Wait until the passes have read all that they are given: until all is there that comes out of them."""
+        for array in self._results:
+            memory.wait_to_read(array)
 
     def backward(self, heads: Any) -> None:
         """The backward pass."""
@@ -134,10 +139,12 @@ class SmallNetwork:
     ) -> None:  # fmt: skip
         self._csr: Dict[str, memory.ReusedCSR] = {}
         self._dense: Dict[str, Any] = {}
+        self._views: Dict[str, Any] = {}
         columns = {name: size for group, size in zip(groups, sizes) for name in group.columns}
         for name, (shape, dtype, most) in inputs.items():
             if most is None:
                 self._dense[name] = mx.nd.zeros(shape, context, dtype)
+                self._views[name] = memory.view(self._dense[name])
             else:
                 self._csr[name] = memory.ReusedCSR(shape[0], columns[name], most, dtype, context)
         self._copies = {name: copy_into(array) for name, array in self._dense.items()}
@@ -148,10 +155,12 @@ class SmallNetwork:
 
     def load(self, inputs: Mapping[str, Any]) -> None:
         """Set the inputs of a batch, whose rows have the network's numbers: CSR, or arrays of NumPy or mxnet."""
+        for each in (self.live, self.snapshot):
+            each.wait()
         for name, value in inputs.items():
             if name in self._csr:
                 self._csr[name].fill(*value)
             elif isinstance(value, np.ndarray):
-                memory.view(self._dense[name])[:] = value
+                self._views[name][:] = value
             else:
                 self._copies[name](value)

@@ -90,6 +90,8 @@ class TouchedRows(Serial):
         self._shared: Any = None
         self._updated: Dict[Any, UpdatedRows] = {}
         self._mu: Optional[OnDevices] = None
+        # Whether somebody has been given the gradients of the step, and may be reading them.
+        self._given_away = False
         # The gradients of these networks, and those of them that aren't of rows.
         self._known: Tuple[Any, List[Gradients]] = (None, [])
         self._others: Tuple[Any, List[Gradients]] = (None, [])
@@ -241,8 +243,10 @@ class TouchedRows(Serial):
 
     def gradients(self, live: Module) -> List[Gradients]:
         """All gradients; of rows, those that are in the networks."""
-        if not self._replicas:
-            return super().gradients(live)
+        self._given_away = True
+        return self._all_gradients(live) if self._replicas else super().gradients(live)
+
+    def _all_gradients(self, live: Module) -> List[Gradients]:
         networks: List[Any] = self._in_order()
         touched = self._steps[0].touched
         known = networks if touched is None else [*networks, self._room_for(touched)]
@@ -302,7 +306,7 @@ class TouchedRows(Serial):
         if not self._replicas:
             super().correct(live, correction, mu, factors, alpha)
             return
-        gradients = self.gradients(live)
+        gradients = self._all_gradients(live)
         self._correct_others(correction, gradients, mu, factors, alpha)
         if self._mu is not mu:
             self._mu = mu
@@ -310,6 +314,12 @@ class TouchedRows(Serial):
                 for parameter in replica.parameters:
                     if parameter.is_trained:
                         parameter.mu = memory.view(mu[replica.devices[0]][parameter.name])
+        if self._given_away:
+            # Others may still be reading the gradients, which are about to be changed in place.
+            for each in gradients:
+                for array in [*each.live, *each.snapshot] if each.name in self.names else []:
+                    memory.wait_to_write(array)
+            self._given_away = False
         for replica, step in zip(self._replicas, self._steps):
             total = sum(factors[device] for device in replica.devices)
             for parameter in replica.parameters:
@@ -330,7 +340,8 @@ class TouchedRows(Serial):
         if step.touched is None:
             # While mxnet computes the gradients.
             mu, weight = rule.full_gradient(parameter, touched), rule.weight_of_rows(rows, rows)
-        gradient, of_snapshot = (_added_up(step, name, which)[: len(touched)] for which in ("live", "snapshot"))
+        # What mxnet computes last first: waiting takes long.
+        of_snapshot, gradient = (_added_up(step, name, which)[: len(touched)] for which in ("snapshot", "live"))
         if step.touched is None:
             direction_on_rows(gradient, of_snapshot, mu, weight, alpha)
             parameter.part = 1.0
@@ -362,7 +373,7 @@ class TouchedRows(Serial):
                 for rows, whole in (
                     (room.rows[parameter.name], parameter.weight), (room.snapshot[parameter.name], parameter.snapshot)
                 ):  # fmt: skip
-                    memory.wait(rows.weight)
+                    memory.wait_to_write(rows.weight)
                     set_rows(rows, whole, touched[parameter.group].rows)
 
     def _room_for(self, touched: List[Any]) -> UpdatedRows:

@@ -1,6 +1,7 @@
 """NumPy's view of the memory of mxnet's arrays on a CPU. Written against mxnet 1.9.1.
 
-Who writes through a view has waited for mxnet: `view` waits when it is called, `wait` later on.
+Who reads through a view has waited until mxnet has written (`wait_to_read`), and who writes until it has read, too
+(`wait_to_write`). That takes much longer: mxnet's engine has to wake a thread. `view` does so when it is called.
 """
 
 import ctypes
@@ -53,15 +54,24 @@ def alias(array: Any) -> Any:
     return mx.nd.from_numpy(view(array), zero_copy=True)
 
 
-def wait(array: Any) -> None:
+def wait_to_read(array: Any) -> None:
+    """Wait until mxnet has written an array."""
+    check_call(_LIB.MXNDArrayWaitToRead(array.handle))
+
+
+def wait_to_write(array: Any) -> None:
     """Wait until mxnet neither writes nor reads an array."""
     check_call(_LIB.MXNDArrayWaitToWrite(array.handle))
 
 
 def address(array: Any) -> int:
     """Where the numbers of an array lie; waits until mxnet neither writes nor reads them."""
+    wait_to_write(array)
+    return _pointer(array)
+
+
+def _pointer(array: Any) -> int:
     pointer = ctypes.c_void_p()
-    wait(array)
     check_call(_LIB.MXNDArrayGetData(array.handle, ctypes.byref(pointer)))
     return pointer.value or 0
 
@@ -91,9 +101,11 @@ class ReusedCSR:
         self._columns_view, self._starts_view = view(self._columns), view(self._starts)
 
     def fill(self, values: Any, columns: Any, starts: Any) -> None:
-        """Set the numbers, their columns, and where rows start. What is left of the memory is column 0, zeros."""
+        """Set the numbers, their columns, and where rows start. What is left of the memory is column 0, zeros.
+
+        Whoever calls this has waited until mxnet has read what was there.
+        """
         count = len(values)
-        wait(self.array)
         self._values_view[:count], self._columns_view[:count] = values, columns
         self._values_view[count:], self._columns_view[count:] = 0, 0
         self._copy(self._columns, 1)
@@ -106,17 +118,19 @@ class ReusedCSR:
 
 
 def parts_of_csr(array: Any) -> Tuple[Any, Any, Any]:
-    """Copies of the numbers of a CSRNDArray, their columns, and where rows start."""
-    copies = array.data, array.indices, array.indptr
-    values, columns, starts = (_KeptView(copy) for copy in copies)
+    """The numbers of a CSRNDArray, a view; and copies of their columns, and of where rows start."""
+    wait_to_read(array)
+    columns, starts = (_view_of_copy(copy) for copy in (array.indices, array.indptr))
     stored = int(starts[-1])
-    return values[:stored], columns[:stored], starts
+    return _at(_pointer(array), (stored,), array.dtype), columns[:stored], starts
+
+
+def _view_of_copy(array: Any) -> Any:
+    """A view of an array that nobody else has; the view keeps the array."""
+    found = _at(_pointer(array), array.shape, array.dtype).view(_KeptView)
+    found.kept = array
+    return found
 
 
 class _KeptView(np.ndarray):  # type: ignore[type-arg]
-    """A view that keeps the array whose memory it is."""
-
-    def __new__(cls, array: Any) -> "_KeptView":
-        found = view(array).view(cls)
-        found.kept = array
-        return found
+    kept: Any = None
