@@ -16,6 +16,9 @@ MODES = ("lazy", "reweighted", "dense")
 _DECAY_IN_GRADIENT = (mx.optimizer.SGD, mx.optimizer.NAG, mx.optimizer.Adam, mx.optimizer.RMSProp, ProximalSGD)
 _DECAY_APART = (mx.optimizer.AdaGrad, mx.optimizer.Ftrl)
 
+# Weights of at most so many numbers: see `are_small`.
+_SMALL = 1 << 15
+
 
 def check_argument(sparse: Any) -> Optional[str]:
     """The constructor's argument `sparse`. ValueError if there is no such way.
@@ -84,6 +87,16 @@ def choose(sparse: Optional[str], obstacle: Callable[[str], Optional[str]], are_
         return "reweighted", ""
     reason = obstacle("reweighted") if are_sparse else obstacle("lazy")
     return "dense", reason or ""
+
+
+def are_small(module: Any, groups: Sequence[Any]) -> bool:
+    """Whether lazy steps of a module, which are the same as dense ones, take longer than these."""
+    arrays = dict(internals.parameter_arrays(module))
+    weights = [arrays[name][0] for group in groups for name in group.parameters]
+    alone = len(internals.contexts(module)) == 1 and internals.kvstore(module) is None
+    # mxnet can't copy dense float64 weights into those that users ask for.
+    known = all(array.dtype == np.float32 for array in weights) and all(group.only_meet for group in groups)
+    return alone and known and sum(array.size for array in weights) <= _SMALL
 
 
 def replicas_of(mode: str, module: Any, way: TouchedRows, updater: Any) -> List[Replica]:

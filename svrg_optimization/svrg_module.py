@@ -414,7 +414,7 @@ class SVRGModule(Module):
             # It doesn't have its weights to itself any more.
             sharer._take_dense_steps()
         if sharer is None:
-            way = ways.choose(self, *self._ways, self._sparse == "dense")
+            way = ways.choose(self, *self._ways)
             placed = way.contexts(internals.contexts(self))
         else:
             if not sharer._mod_aux.params_initialized:
@@ -724,6 +724,12 @@ class SVRGModule(Module):
     def _begin_sparse_steps(self) -> None:
         if not isinstance(self._way, TouchedRows):
             return
+        if self._sparse_mode == "lazy" and sparse_steps.are_small(self, self._way.groups):
+            # Dense steps are the same, and take less time.
+            for module in (self, self._mod_aux):
+                internals.hold_dense(module, {name for group in self._way.groups for name in group.parameters})
+            self._way.begin([], self._gradient.rows_in_step)
+            return
         counted = self._way.state()
         replicas = sparse_steps.replicas_of(self._sparse_mode, self, self._way, self._updater_of_rows())
         self._way.begin(replicas, self._gradient.rows_in_step, self._workers.shared_rows())
@@ -796,7 +802,8 @@ class SVRGModule(Module):
                 )
             )
         as_usual = not (self._corrected or self._workers.has_others)
-        with contextlib.nullcontext() if as_usual else internals.with_dense_gradients_for_dense_weights(self):
+        whole = self._way.whole_gradients(self) if self._corrected else {}
+        with contextlib.nullcontext() if as_usual else internals.with_whole_gradients(self, whole):
             super().update()
         if self._corrected or (self._snapshot.taken and not self._is_plain):
             # mxnet leaves to `prepare` what a KVStore has updated; but all rows have moved. Between steps that are
@@ -1173,7 +1180,7 @@ class SVRGModule(Module):
             self._clock.begin_epoch(epoch)
         started = time.time()
         self._end_monitoring(None)
-        if self._sparse_mode != "dense" and not self._way.names:
+        if self._sparse_mode == "reweighted" and not self._way.names:
             self._begin_sparse_steps()
         same_data = self._snapshot.is_of is not None and self._snapshot.is_of(source.data)
         before = self._snapshot.samples if same_data else None

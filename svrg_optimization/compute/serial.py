@@ -97,6 +97,10 @@ class Serial:
         """The weights that these are gradients with respect to, current and the snapshot's, on the first device."""
         return internals.weights_of_both(live, self.aux)
 
+    def whole_gradients(self, live: Module) -> Dict[str, List[Any]]:
+        """Gradients at the current weights that are to take the place of the module's own, by name."""
+        return {}
+
     def gradients_in_full(self, live: Module) -> List[Gradients]:
         """The gradients, of the shapes of their parameters."""
         return self.gradients(live)

@@ -15,6 +15,7 @@ from mxnet.module import Module
 
 from ..mxnet_api import internals, memory, shapes
 from ..mxnet_api.named_rows import RowGroup, row_groups
+from ..mxnet_api.prepared import operation
 from ..svrg import full_gradient
 from ..svrg.batches import labels
 from ..svrg.estimator import Alpha, Correction, Gradients, OnDevices, coefficient_of, direction_on_rows
@@ -90,6 +91,7 @@ class TouchedRows(Serial):
         self._shared: Any = None
         self._updated: Dict[Any, UpdatedRows] = {}
         self._mu: Optional[OnDevices] = None
+        self._dense: Tuple[Any, Any] = (None, None)
         # Whether somebody has been given the gradients of the step, and may be reading them.
         self._given_away = False
         # The gradients of these networks, and those of them that aren't of rows.
@@ -214,6 +216,7 @@ class TouchedRows(Serial):
         """The backward pass at the current weights."""
         if not self._replicas:
             super().backward_live(live, heads)
+            self._dense_of(live).fill(here=True)
             return
         for network, of_device in zip(
             self._in_order(), _split(heads, self.rows_on_devices(live), internals.contexts(live))
@@ -225,6 +228,7 @@ class TouchedRows(Serial):
         """The backward pass at the snapshot."""
         if not self._replicas:
             super().backward(live, heads)
+            self._dense_of(live).fill(here=False)
             return
         for network, of_device in zip(
             self._in_order(), _split(heads(self.aux), self.rows_on_devices(live), internals.contexts(live))
@@ -244,7 +248,18 @@ class TouchedRows(Serial):
     def gradients(self, live: Module) -> List[Gradients]:
         """All gradients; of rows, those that are in the networks."""
         self._given_away = True
-        return self._all_gradients(live) if self._replicas else super().gradients(live)
+        return self._all_gradients(live) if self._replicas else self._dense_of(live).gradients
+
+    def _dense_of(self, live: Module) -> "_DenseGradients":
+        """Dense gradients of all rows, for the executors of now."""
+        executors = [*internals.executors(live), *internals.executors(self.aux)]
+        if self._dense[0] != executors:
+            self._dense = executors, _DenseGradients(super().gradients(live))
+        return self._dense[1]
+
+    def whole_gradients(self, live: Module) -> Dict[str, List[Any]]:
+        """The gradients at the current weights that are dense here, and `row_sparse` in the module; by name."""
+        return {} if self._replicas else self._dense_of(live).live
 
     def _all_gradients(self, live: Module) -> List[Gradients]:
         networks: List[Any] = self._in_order()
@@ -304,7 +319,7 @@ class TouchedRows(Serial):
     ) -> None:  # fmt: skip
         """Replace the gradients by variance-reduced gradients."""
         if not self._replicas:
-            super().correct(live, correction, mu, factors, alpha)
+            correction(self._dense_of(live).gradients, mu, factors, alpha)
             return
         gradients = self._all_gradients(live)
         self._correct_others(correction, gradients, mu, factors, alpha)
@@ -528,6 +543,34 @@ class TouchedRows(Serial):
                         touched = step.rows[parameter.group]
                         total = memory.view(totals[device][parameter.name])
                         total[touched] += factors[device] * network.snapshot.gradient(parameter.name)[: len(touched)]
+
+
+class _DenseGradients:
+    """Dense arrays for gradients that are `row_sparse`, on each device."""
+
+    def __init__(self, gradients: Sequence[Gradients]) -> None:
+        self.live: Dict[str, List[Any]] = {}
+        self.gradients: List[Gradients] = []
+        self._fill: Tuple[List[Any], List[Any]] = ([], [])
+        for name, live, snapshot in gradients:
+            if live[0].stype == "default":
+                self.gradients.append(Gradients(name, live, snapshot))
+                continue
+            dense = [
+                [mx.nd.zeros(each.shape, each.context, each.dtype) for each in arrays] for arrays in (live, snapshot)
+            ]
+            for operations, arrays, targets in zip(self._fill, (live, snapshot), dense):
+                operations += [
+                    operation("cast_storage", [array], [target], stype="default")
+                    for array, target in zip(arrays, targets)
+                ]
+            self.live[name] = dense[0]
+            self.gradients.append(Gradients(name, *dense))
+
+    def fill(self, here: bool) -> None:
+        """Take the gradients at the current weights, or those at the snapshot."""
+        for operate in self._fill[0 if here else 1]:
+            operate()
 
 
 def _set_snapshot(replica: Replica, step: _Step) -> None:

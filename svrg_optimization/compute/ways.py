@@ -16,8 +16,8 @@ from .touched_rows import TouchedRows
 SMALL = 50000
 
 
-def choose(live: Module, overlap: Optional[bool], save_memory: bool, dense: bool = False) -> Type[Serial]:
-    """The way for a bound module; `dense` if all rows of a weight are to take part in each step.
+def choose(live: Module, overlap: Optional[bool], save_memory: bool) -> Type[Serial]:
+    """The way for a bound module.
 
     Raises
     ------
@@ -25,7 +25,7 @@ def choose(live: Module, overlap: Optional[bool], save_memory: bool, dense: bool
         `overlap` is asked for where it can't be had.
     """
     overlaps = cores.overlaps(overlap, internals.contexts(live))
-    if internals.has_gradients_of_rows(live) and not dense:
+    if internals.has_gradients_of_rows(live) and not overlap:
         return TouchedRows
     if save_memory:
         return MemorySaving if _can_follow(live) else Serial

@@ -647,15 +647,20 @@ def left_alone(module: Any, names: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def with_dense_gradients_for_dense_weights(module: Any) -> Iterator[None]:
-    """Let ``Module.update`` see dense gradients of weights that are dense: servers end when they get others."""
+def with_whole_gradients(module: Any, whole: Dict[str, List[Any]]) -> Iterator[None]:
+    """Let ``Module.update`` see these dense gradients; of a weight that is `row_sparse`, with all rows stored.
 
-    def dense(name: str, weights: List[Any], gradients: List[Any]) -> List[Any]:
+    Other gradients of dense weights are made dense, too: servers end when they get others.
+    """
+
+    def replaced(name: str, weights: List[Any], gradients: List[Any]) -> List[Any]:
+        if name in whole and weights[0].stype != "default":
+            return [memory.with_all_rows(gradient) for gradient in whole[name]]
         if gradients[0] is None or gradients[0].stype == "default" or weights[0].stype != "default":
             return gradients
-        return [gradient.tostype("default") for gradient in gradients]
+        return whole.get(name) or [gradient.tostype("default") for gradient in gradients]
 
-    with _other_gradients(module, dense):
+    with _other_gradients(module, replaced):
         yield
 
 
@@ -701,3 +706,14 @@ def own_weights(module: Any) -> Dict[str, Any]:
 def set_context(optimizer: Any, array: Any) -> None:
     """Let an optimizer count the updates of the device that an array is on."""
     optimizer._set_current_context(array.context.device_id)
+
+
+@without_notes_on_kernels()
+def hold_dense(module: Any, names: Any) -> None:
+    """Let a bound module hold weights in dense arrays; for whoever asks for them, they are still `row_sparse`."""
+    group = module._exec_group
+    for k, old in enumerate(group.execs):
+        arguments = {name: array.tostype("default") if name in names else array for name, array in old.arg_dict.items()}
+        group.execs[k] = bound(group.symbol, group.contexts[k], arguments, old.grad_dict, old.aux_dict)
+    group._default_execs = None
+    group._collect_arrays()

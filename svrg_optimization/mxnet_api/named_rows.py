@@ -24,12 +24,14 @@ class RowGroup(NamedTuple):
     """Parameters whose rows are named by the same inputs.
 
     `columns` are csr inputs, `values` dense ones, whose numbers are those of rows. `size` is the number of rows.
+    `only_meet` says that the parameters meet these inputs as they are, and nothing else: then they may be dense.
     """
 
     parameters: List[str]
     columns: List[str]
     values: List[str]
     size: int
+    only_meet: bool = True
 
     @property
     def inputs(self) -> List[str]:
@@ -82,7 +84,7 @@ def row_groups(
     >>> data, weight = mx.sym.Variable('data', stype='csr'), mx.sym.Variable('weight', stype='row_sparse')
     >>> network = mx.sym.MakeLoss(mx.sym.dot(data, weight))
     >>> row_groups(network, {'data': (4, 9), 'weight': (9, 1)}, ['weight'], ['data'], ['weight'])
-    [RowGroup(parameters=['weight'], columns=['data'], values=[], size=9)]
+    [RowGroup(parameters=['weight'], columns=['data'], values=[], size=9, only_meet=True)]
     """
     graph = json.loads(symbol.tojson())
     nodes, groups = graph["nodes"], _Groups()
@@ -117,7 +119,9 @@ def row_groups(
     read_otherwise.update(nodes[number]["name"] for number, *_ in graph["heads"])
     if any(axes[number] is not None for number, *_ in graph["heads"]) or looked_up & read_otherwise:
         return None
-    return _as_groups(groups.all(), shapes, sparse, csr, parameters)
+    changed = {nodes[number]["name"] for node in nodes if node["op"] not in ("null", "dot", "Embedding")
+               for number, *_ in node["inputs"]}  # fmt: skip
+    return _as_groups(groups.all(), shapes, sparse, csr, parameters, changed)
 
 
 class _Meeting:
@@ -161,7 +165,7 @@ class _Meeting:
 
 def _as_groups(
     found: List[Set[str]], shapes: Mapping[str, Sequence[int]], sparse: Sequence[str], csr: Sequence[str],
-    parameters: Sequence[str],
+    parameters: Sequence[str], changed: Set[str],
 ) -> Optional[List[RowGroup]]:  # fmt: skip
     groups = []
     for names in found:
@@ -171,7 +175,7 @@ def _as_groups(
         sizes = {shapes[name][0] for name in of_group} | {shapes[name][1] for name in columns}
         if not of_group or not (columns or values) or len(sizes) != 1 or any(name not in shapes for name in names):
             return None
-        groups.append(RowGroup(of_group, columns, values, sizes.pop()))
+        groups.append(RowGroup(of_group, columns, values, sizes.pop(), changed.isdisjoint(of_group)))
     named = {name for group in groups for name in group.parameters}
     return groups if named.issuperset(sparse) else None
 
