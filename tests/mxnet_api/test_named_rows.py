@@ -10,7 +10,14 @@ from svrg_optimization.mxnet_api import named_rows
 from svrg_optimization.mxnet_api.named_rows import RowGroup, row_groups, with_fewer_rows
 
 SIZE = 9
-SHAPES = {"data": (4, SIZE), "other": (4, SIZE), "weight": (SIZE, 2), "second": (SIZE, 2), "ids": (4, 3), "more": (4, 3)}
+SHAPES = {
+    "data": (4, SIZE),
+    "other": (4, SIZE),
+    "weight": (SIZE, 2),
+    "second": (SIZE, 2),
+    "ids": (4, 3),
+    "more": (4, 3),
+}
 
 
 @functools.lru_cache(None)
