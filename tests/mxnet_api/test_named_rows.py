@@ -109,6 +109,7 @@ UNKNOWN = {
     "zeros don't stay": lambda: mx.sym.dot(csr(), weight() + 1),
     "a sum over the rows": lambda: mx.sym.dot(csr(), weight()) * mx.sym.sum(weight()),
     "a sum over axis 0": lambda: mx.sym.broadcast_add(mx.sym.dot(csr(), weight()), mx.sym.sum(weight(), axis=0)),
+    "a sum over axis 0 of the weight": lambda: mx.sym.dot(csr(), mx.sym.sum(weight(), axis=0, keepdims=True)),
     "all axes but 1": lambda: mx.sym.broadcast_add(
         mx.sym.dot(csr(), weight()), mx.sym.sum(weight(), axis=1, exclude=True)
     ),
