@@ -1027,7 +1027,7 @@ DEFECTS = [
      "        moves *= factor(self._of_move, 1)\n", "",
      "svrg/test_skipped_steps.py::test_they_are_those_of_the_loop"),
     ("sparse: a row is touched by the step that is added", "svrg/skipped_steps.py",
-     "        self.count += 1\n        weight = self._of_weight[:, : self.count]", "        weight = self._of_weight[:, : self.count + 1]\n        self.count += 1",
+     "        weight = self._of_weight[:, : self.count]\n", "        weight = self._of_weight[:, : self.count + 1]\n",
      "svrg/test_skipped_steps.py::test_they_are_those_of_the_loop"),
     ("sparse: D counts batches, not their rows", "svrg/reweighting.py",
      "self.touches[touched] += rows", "self.touches[touched] += self.rows / max(1, self.rows) or 1",
