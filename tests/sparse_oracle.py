@@ -273,11 +273,13 @@ class Svrg:
             found[name] = here[name] - a * there[name] + a * d * len(rows) * self.mu[name], named, d
         return found
 
-    def step(self, rows, alpha=1.0):
-        """A step with these samples."""
+    def step(self, rows, alpha=1.0, add=0.0):
+        """A step with these samples; `add`: what is added to the weights before the update, behind the gradient."""
         self.t += 1
         for k, part in enumerate(self._parts(rows)):
-            for name, (g, named, d) in self.direction(k, part, alpha).items():
+            directions = self.direction(k, part, alpha)
+            self.copies[k] = {name: value + add for name, value in self.copies[k].items()}
+            for name, (g, named, d) in directions.items():
                 rate, decay = self.settings.of(name, self.t)
                 w, before = self.copies[k][name], self.states[k].get(name)
                 moved, states = self.settings.step(w, g / self.size, before, rate, d * decay, self.t)

@@ -337,6 +337,35 @@ def test_weights_that_are_set_in_the_middle(way, mode):
     eight_steps(module, train, oracle, change)
 
 
+@pytest.mark.parametrize("changes", [False, True], ids=["read", "set"])
+@pytest.mark.parametrize("mode", MODES)
+def test_weights_between_the_gradient_and_the_update(mode, changes):
+    # Reweighted, most of the weight decay is in the gradient.
+    module, train, oracle = pair("logistic", mode=mode, optimizer="momentum" if mode == "reweighted" else "both")
+    add = 0.25 if changes else 0.0
+    module.update_full_grads(train)
+    oracle.snapshot()
+    for rows, _ in oracle.batches * 3:
+        module.forward_backward(train.batch(rows))
+        w = weights_of(module)
+        assert_same(w, oracle.weights, **EXACT)
+        if changes:
+            set_weights(module, {name: value + add for name, value in w.items()})
+        module.update()
+        oracle.step(rows, add=add)
+    assert_same(weights_of(module), oracle.weights, **EXACT)
+
+
+@pytest.mark.parametrize("place", ["1", "2", "2 local"])
+@pytest.mark.parametrize("mode", ["lazy", "reweighted"])
+@pytest.mark.parametrize("net", ["logistic", "machine"])
+def test_batches_that_name_nothing(net, mode, place):
+    # In dense steps, mxnet's dot of csr data without any number may leave what was in its output.
+    module, train, oracle = pair(net, 24, mode=mode, place=place, optimizer="both")
+    oracle.x["data"][8:16] = 0
+    assert_steps_agree(module, train, oracle, 3)
+
+
 @pytest.mark.parametrize("place", ["1", "2", "2 local"])
 @pytest.mark.parametrize("mode", ["lazy", "reweighted"])
 def test_weights_without_stored_rows(mode, place):

@@ -100,6 +100,8 @@ def row_groups(
             continue
         if node["op"] == "dot" and axes[sources[0]] is not None and axes[sources[1]] is None:
             other = nodes[sources[1]]["name"]
+            if other in read_otherwise:
+                return None
             if other in parameters:
                 axes[sources[1]] = ROWS, groups.join(other)
         found = _Meeting(node, [axes[number] for number in sources], [nodes[number] for number in sources])
