@@ -1,5 +1,6 @@
 """How the steps of a module treat rows that a batch doesn't touch: what can be had, and what is taken by default."""
 
+import math
 from functools import partial
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
@@ -96,7 +97,7 @@ def are_small(module: Any, groups: Sequence[Any]) -> bool:
     alone = len(internals.contexts(module)) == 1 and internals.kvstore(module) is None
     # mxnet can't copy dense float64 weights into those that users ask for.
     known = all(array.dtype == np.float32 for array in weights) and all(group.only_meet for group in groups)
-    return alone and known and sum(array.size for array in weights) <= _SMALL
+    return alone and known and sum(math.prod(array.shape) for array in weights) <= _SMALL
 
 
 def replicas_of(mode: str, module: Any, way: TouchedRows, updater: Any) -> List[Replica]:

@@ -868,6 +868,7 @@ class SVRGModule(Module):
 
     def _set_weights(self, weights: Arrays, auxiliary: Arrays, at_rest: bool) -> None:
         """Go on with these weights, on devices and in the KVStore; `at_rest` without momentum. All workers do so."""
+        self._leave_rows()
         if weights:
             super().set_params(weights, auxiliary, allow_missing=True, allow_extra=True)
         trained = {name for name, _ in internals.gradients(self)} if weights else set()
@@ -878,7 +879,6 @@ class SVRGModule(Module):
         self._workers.set_weights(on_devices, at_rest)
         updater = internals.updater_of_weights(self)
         if at_rest:
-            self._leave_rows()
             self._way.rest()
         if at_rest and updater is not None:
             internals.rest(updater)
@@ -918,7 +918,6 @@ class SVRGModule(Module):
             if trains and self._numbers_plain_draws():
                 self._draws.advance()
             self._show_rows()
-            self._way_shows_own_outputs()
             super().forward(batch, is_train)
             return
         if self._steps is not None:
@@ -927,10 +926,6 @@ class SVRGModule(Module):
         self._draws.advance()
         self._way.forward(self, batch, as_bound)
         self._corrected = True
-
-    def _way_shows_own_outputs(self) -> None:
-        if "_way" in self.__dict__:
-            self._way.show_own_outputs(self)
 
     def _backward_live(self, head_gradients: Any) -> None:
         if self._corrected:

@@ -164,9 +164,6 @@ class Serial:
     def leave(self, live: Module) -> None:
         """Somebody will write them."""
 
-    def show_own_outputs(self, live: Module) -> None:
-        """The next forward pass is that of the modules' own executors."""
-
     def _repeat_draw(self) -> None:
         if self._draws.active:
             self.aux.call(self._draws.repeat)

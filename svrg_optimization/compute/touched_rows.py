@@ -97,7 +97,6 @@ class TouchedRows(Serial):
         # The gradients of these networks, and those of them that aren't of rows.
         self._known: Tuple[Any, List[Gradients]] = (None, [])
         self._others: Tuple[Any, List[Gradients]] = (None, [])
-        self._shows_others = False
 
     def bound(self, live: Module) -> None:
         """Find the rows."""
@@ -132,7 +131,6 @@ class TouchedRows(Serial):
         for executor, network in zip(internals.executors(live), self._in_order()):
             network.live.executor.forward(is_train=True)
             internals.show_outputs(executor, network.live.executor.outputs)
-        self._shows_others = True
         self._repeat_draw()
         # While mxnet computes at the current weights.
         for replica, step in zip(self._replicas, self._steps):
@@ -490,13 +488,6 @@ class TouchedRows(Serial):
         if len(self._replicas) == 1:
             self._replicas[0].rule.copy_weights_to(arrays)
 
-    def show_own_outputs(self, live: Module) -> None:
-        """Let both modules show the outputs of their own executors."""
-        if self._shows_others:
-            for executor in [*internals.executors(live), *internals.executors(self.aux)]:
-                internals.show_outputs(executor, None)
-            self._shows_others = False
-
     # ----------------------------------------------------------------------------------------------- a full pass
 
     def begin_pass(self) -> List[List[TouchCounts]]:
@@ -526,7 +517,6 @@ class TouchedRows(Serial):
         for executor, network in zip(internals.executors(self.aux), networks):
             network.snapshot.executor.forward(is_train=True)
             internals.show_outputs(executor, network.snapshot.executor.outputs)
-        self._shows_others = True
         head_gradients = heads(self.aux)
         for network, of_device in zip(
             networks, _split(head_gradients, [_length(part) for part in parts], internals.contexts(live))

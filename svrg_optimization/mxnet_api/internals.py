@@ -629,9 +629,9 @@ def bound(symbol: Any, context: Any, arguments: Dict[str, Any], gradients: Dict[
     return symbol.bind(context, {name: arguments[name] for name in names}, wanted, requests, auxiliary or None)
 
 
-def show_outputs(executor: Any, outputs: Optional[List[Any]]) -> None:
-    """Let a bound module's executor show the outputs of another one; with None, its own again."""
-    executor.outputs = outputs if outputs is not None else executor._get_outputs()
+def show_outputs(executor: Any, outputs: List[Any]) -> None:
+    """Let a bound module's executor show the outputs of another one, until its next forward pass."""
+    executor.outputs = outputs
 
 
 def parts_of_batch(module: Any, rows: int) -> List[slice]:
