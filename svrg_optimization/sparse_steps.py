@@ -18,7 +18,7 @@ _DECAY_IN_GRADIENT = (mx.optimizer.SGD, mx.optimizer.NAG, mx.optimizer.Adam, mx.
 _DECAY_APART = (mx.optimizer.AdaGrad, mx.optimizer.Ftrl)
 
 # Weights of at most so many numbers: see `are_small`.
-_SMALL = 1 << 15
+_SMALL = 1 << 16
 
 
 def check_argument(sparse: Any) -> Optional[str]:

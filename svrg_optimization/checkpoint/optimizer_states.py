@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import mxnet as mx
 
+from ..mxnet_api import memory
 from ..mxnet_api.internals import Updated, is_of_mxnet
 from . import safe_pickle
 
@@ -119,7 +120,7 @@ def fitting(
             by_key[key] = optimizer.create_state_multi_precision(key, weight)
             # What an optimizer of the user's keeps may take any form as it works.
             if not is_of_mxnet(optimizer) or _is_like(state, by_key[key]):
-                by_key[key] = _copy(state, weight.context)
+                by_key[key] = _copy(state, weight.context, by_key[key])
             elif known is None and state is not None:
                 raise ValueError(_OTHER.format(source, "another optimizer or settings", type(optimizer).__name__))
             elif each.name not in begun_anew:
@@ -134,16 +135,22 @@ def put(states: Mapping[Any, Any], updater: Any) -> None:
 
 
 def _is_like(state: Any, other: Any) -> bool:
-    """Whether two states are built alike, of arrays of the same shapes and types."""
+    """Whether two states are built alike, of arrays of the same shapes and types; one may be `row_sparse`."""
     if isinstance(state, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(state) == len(other) and all(_is_like(*pair) for pair in zip(state, other))
     if isinstance(state, mx.nd.NDArray) and isinstance(other, mx.nd.NDArray):
-        return bool((state.shape, state.dtype, state.stype) == (other.shape, other.dtype, other.stype))
+        return bool((state.shape, state.dtype) == (other.shape, other.dtype))
     return type(state) is type(other)
 
 
-def _copy(state: Any, context: Any) -> Any:
-    """A state on a device; of its own, since several devices may go on with one state."""
+def _copy(state: Any, context: Any, like: Any) -> Any:
+    """A state on a device; of its own, since several devices may go on with one state. It is stored as another is."""
     if isinstance(state, (list, tuple)):
-        return type(state)(_copy(each, context) for each in state)
-    return state.copyto(context) if isinstance(state, mx.nd.NDArray) else copy.deepcopy(state)
+        known = like if isinstance(like, (list, tuple)) and len(like) == len(state) else [None] * len(state)
+        return type(state)(_copy(each, context, other) for each, other in zip(state, known))
+    if not isinstance(state, mx.nd.NDArray):
+        return copy.deepcopy(state)
+    if getattr(like, "stype", state.stype) == state.stype:
+        return state.copyto(context)
+    dense = state.tostype("default").as_in_context(context)
+    return dense if like.stype == "default" else memory.with_all_rows(dense)
