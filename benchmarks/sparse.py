@@ -476,12 +476,14 @@ def main(arguments: Optional[List[str]] = None) -> None:
     if "convergence" in chosen.only:
         made = problem(chosen.samples, chosen.features, chosen.decay)
         of_methods = converge(made, chosen.rounds, chosen.patience, chosen.rest)
-        print("Convergence, n = {:,}, d = {:,}, {:,} non-zeros:\n\n{}\n".format(
-            *made.x.shape, made.x.nnz, table_of_convergence(of_methods)), flush=True)  # fmt: skip
+        title = "Convergence, n = {:,}, d = {:,}, {:,} non-zeros, lambda = {:g}/n".format(
+            *made.x.shape, made.x.nnz, chosen.decay
+        )
+        print("{}:\n\n{}\n".format(title, table_of_convergence(of_methods)), flush=True)
         claims += claims_of_convergence(of_methods)
     if claims:
-        most = "at {:,} and at {:,} columns".format(chosen.columns[0], chosen.columns[-1])
-        print("Judged, steps by the ratio to plain Module's {}, and by their growth:\n".format(most))
+        ends = "at {:,} and at {:,} columns".format(chosen.columns[0], chosen.columns[-1])
+        print("Judged, of steps the ratio to plain Module's {}, and the growth between them:\n".format(ends))
         print("\n".join("- " + each for each in claims))
 
 
