@@ -141,6 +141,8 @@ class CSRIter(mx.io.DataIter):
     ----------
     num_data : int
         The number of rows.
+    num_values : int
+        The number of values that are stored.
     cursor : int
         The first row of the batch that was given last, as in ``NDArrayIter``.
 
@@ -176,7 +178,7 @@ class CSRIter(mx.io.DataIter):
             last_batch_handle,
         )
         csr = _csr_of(data)
-        self.num_data = csr.shape[0]
+        self.num_data, self.num_values = csr.shape[0], len(csr.values)
         if last_batch_handle == "discard" and self.num_data < self.batch_size:
             raise ValueError(
                 "last_batch_handle='discard' leaves no batch: batch_size={} and data has {} rows; take a smaller "
@@ -267,13 +269,17 @@ class CSRIter(mx.io.DataIter):
         self.cursor = start
         return self._batch(self._in_order(), start, self.last_batch_handle == "ragged")
 
-    def batches_of_all(self, rows: Optional[Sequence[int]] = None) -> Iterator[CSRBatch]:
+    def batches_of_all(
+        self, rows: Optional[Sequence[int]] = None, batch_size: Optional[int] = None
+    ) -> Iterator[CSRBatch]:  # fmt: skip
         """Give all rows once, in the order of this epoch, and leave the iterator where it is.
 
         Parameters
         ----------
         rows : sequence of int, optional
             Give these rows only, as copies: their numbers in the data.
+        batch_size : int, optional
+            Of other batches than those of the epochs; then the last one has fewer rows. Not together with `rows`.
 
         Returns
         -------
@@ -283,8 +289,8 @@ class CSRIter(mx.io.DataIter):
         if rows is None:
             # These, though the iterator may go on to another epoch meanwhile.
             ordered = self._in_order()
-            for start in range(0, self.num_data, self.batch_size):
-                yield self._batch(ordered, start)
+            for start in range(0, self.num_data, batch_size or self.batch_size):
+                yield self._batch(ordered, start) if batch_size is None else self._slice(ordered, start, batch_size)
         else:
             numbers = np.asarray(rows)
             for start in range(0, len(numbers), self.batch_size):
@@ -300,7 +306,10 @@ class CSRIter(mx.io.DataIter):
     def _batch(self, rows: _Rows, start: int, ragged: bool = False) -> CSRBatch:
         if start + self.batch_size > self.num_data and not ragged:
             return self._filled_up(rows, np.arange(self.num_data), start)
-        stop = min(start + self.batch_size, self.num_data)
+        return self._slice(rows, start, self.batch_size)
+
+    def _slice(self, rows: _Rows, start: int, batch_size: int) -> CSRBatch:
+        stop = min(start + batch_size, self.num_data)
         labels = [_as_label(label[start:stop]) for label in rows.sliced_labels]
         return CSRBatch(_sliced(rows.csr, start, stop), labels, 0, rows.index[start:stop])
 

@@ -94,10 +94,11 @@ def are_small(module: Any, groups: Sequence[Any]) -> bool:
     """Whether lazy steps of a module, which are the same as dense ones, take longer than these."""
     arrays = dict(internals.parameter_arrays(module))
     weights = [arrays[name][0] for group in groups for name in group.parameters]
-    alone = len(internals.contexts(module)) == 1 and internals.kvstore(module) is None
-    # mxnet can't copy dense float64 weights into those that users ask for.
-    known = all(array.dtype == np.float32 for array in weights) and all(group.only_meet for group in groups)
-    return alone and known and sum(math.prod(array.shape) for array in weights) <= _SMALL
+    # mxnet can't copy dense float64 weights to `row_sparse` ones of another device.
+    alone = internals.contexts(module) == [mx.cpu(0)] and internals.kvstore(module) is None
+    small = sum(math.prod(array.shape) for array in weights) <= _SMALL
+    # Dense weights of an Embedding would have another row looked up for one that there isn't.
+    return alone and small and all(group.only_meet and not group.values for group in groups)
 
 
 def replicas_of(mode: str, module: Any, way: TouchedRows, updater: Any) -> List[Replica]:

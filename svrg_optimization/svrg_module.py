@@ -724,15 +724,14 @@ class SVRGModule(Module):
     def _begin_sparse_steps(self) -> None:
         if not isinstance(self._way, TouchedRows):
             return
-        if self._sparse_mode == "lazy" and sparse_steps.are_small(self, self._way.groups):
+        is_small = self._sparse_mode == "lazy" and sparse_steps.are_small(self, self._way.groups)
+        if is_small:
             # Dense steps are the same, and take less time.
             for module in (self, self._mod_aux):
                 internals.hold_dense(module, {name for group in self._way.groups for name in group.parameters})
-            self._way.begin([], self._gradient.rows_in_step)
-            return
         counted = self._way.state()
         replicas = sparse_steps.replicas_of(self._sparse_mode, self, self._way, self._updater_of_rows())
-        self._way.begin(replicas, self._gradient.rows_in_step, self._workers.shared_rows())
+        self._way.begin(replicas, self._gradient.rows_in_step, self._workers.shared_rows(), in_steps=not is_small)
         self._way.restore(counted)
 
     def _count_before_reweighting(self) -> None:
@@ -1307,7 +1306,7 @@ class SVRGModule(Module):
 
     def _full_pass(self, out_grads: OutGrads) -> FullPass:
         heads = None if out_grads is None else lambda module, batch: _heads(module, out_grads, batch)
-        kind = PassOverRows if self._way.names else FullPass
+        kind = PassOverRows if self._way.passes_over_rows else FullPass
         return kind(self._network_of_pass(), heads, self._is_free(), self._notice_filling)
 
     def _network_of_pass(self) -> Network:

@@ -132,7 +132,10 @@ def whole(
     """
     if can_stay(data):
         try:
-            yield data.batches_of_all(rows) if isinstance(data, CSRIter) else regrouped(data, count, rows)
+            if isinstance(data, CSRIter):
+                yield data.batches_of_all(rows, None if count is None else -(-data.num_data // count))
+            else:
+                yield regrouped(data, count, rows)
         finally:
             if not in_place:
                 _leave_at_start(data, unless_begun=at_start)

@@ -122,6 +122,11 @@ class Serial:
     has_gradients = False
 
     @property
+    def passes_over_rows(self) -> bool:
+        """Whether full passes are `PassOverRows`."""
+        return False
+
+    @property
     def is_newer_than_store(self) -> bool:
         """Whether a KVStore that is to update the weights lacks what `update_rows` has done."""
         return False

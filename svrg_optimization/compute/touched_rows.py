@@ -81,6 +81,8 @@ class TouchedRows(Serial):
     def __init__(self, aux: SnapshotModule, draws: DrawStream, states: States) -> None:
         super().__init__(aux, draws, states)
         self.groups: List[RowGroup] = []
+        # Those of full passes, and those of steps.
+        self._of_pass: List[Replica] = []
         self._replicas: List[Replica] = []
         self._networks: "OrderedDict[Any, SmallNetwork]" = OrderedDict()
         self._renumberings: List[Renumbering] = []
@@ -103,15 +105,28 @@ class TouchedRows(Serial):
         self.groups = find_groups(live)
 
     def begin(
-        self, replicas: Sequence[Replica], rows_in_step: Callable[[Sequence[int]], List[int]], shared: Any = None
+        self, replicas: Sequence[Replica], rows_in_step: Callable[[Sequence[int]], List[int]], shared: Any = None,
+        in_steps: bool = True,
     ) -> None:  # fmt: skip
-        """Take steps in this way from now on; with no replicas, do as `Serial`.
+        """Compute in this way from now on; with no replicas, as `Serial`.
 
-        `rows_in_step` is `BatchGradient.rows_in_step`; `shared` tells the workers of a job what they touch.
+        `rows_in_step` is `BatchGradient.rows_in_step`; `shared` tells the workers of a job what they touch. Without
+        `in_steps`, only full passes go by rows.
         """
-        self._replicas, self._steps, self.has_gradients = list(replicas), [], False
+        self._of_pass, self._replicas = list(replicas), list(replicas) if in_steps else []
+        self._steps, self.has_gradients = [], False
         self._rows_in_step, self._shared, self._updated = rows_in_step, shared, {}
         self._renumberings = [Renumbering(group.size) for group in self.groups] if replicas else []
+
+    @property
+    def passes_over_rows(self) -> bool:
+        """Whether full passes go by rows."""
+        return bool(self._of_pass)
+
+    @property
+    def counts_touches(self) -> bool:
+        """Whether full passes have to count how often batches touch rows."""
+        return any(replica.rule.needs_counts for replica in self._of_pass)
 
     @property
     def names(self) -> List[str]:
@@ -122,6 +137,9 @@ class TouchedRows(Serial):
 
     def forward(self, live: Module, batch: Any, as_bound: bool) -> None:
         """Both forward passes, on the rows that the batch names."""
+        if not as_bound:
+            # mxnet can't reshape executors with csr inputs. From now on steps go by rows: they are the same.
+            self._replicas = self._of_pass
         if not self._replicas:
             super().forward(live, batch, as_bound)
             return
@@ -139,11 +157,13 @@ class TouchedRows(Serial):
             network.snapshot.executor.forward(is_train=True)
             internals.show_outputs(executor, network.snapshot.executor.outputs)
 
-    def _in_order(self, steps: Optional[List[_Step]] = None) -> List[SmallNetwork]:
+    def _in_order(
+        self, steps: Optional[List[_Step]] = None, replicas: Optional[List[Replica]] = None
+    ) -> List[SmallNetwork]:
         """The networks of the devices."""
         by_device = {
             device: network
-            for replica, step in zip(self._replicas, self._steps if steps is None else steps)
+            for replica, step in zip(replicas or self._replicas, self._steps if steps is None else steps)
             for device, network in zip(replica.devices, step.networks)
         }
         return [by_device[device] for device in sorted(by_device)]
@@ -153,7 +173,8 @@ class TouchedRows(Serial):
     ) -> _Step:
         """Fill the networks with a batch, and with the rows of the current weights that it names."""
         of_devices = [dict(parts[device]) for device in replica.devices]
-        rows = [self._renumber(number, of_devices) for number in range(len(self.groups))]
+        find = self._all_or_renumber if at_snapshot_only else self._renumber
+        rows = [find(number, of_devices) for number in range(len(self.groups))]
         batch_rows = [_length(inputs) for inputs in of_devices]
         touched = None
         if not at_snapshot_only:
@@ -171,6 +192,14 @@ class TouchedRows(Serial):
             for parameter in [] if at_snapshot_only else replica.parameters:
                 network.live.set_rows(parameter.name, parameter.weight, rows[parameter.group])
         return _Step(rows, networks, batch_rows, touched)
+
+    def _all_or_renumber(self, number: int, of_devices: List[Dict[str, Any]]) -> Any:
+        """As `_renumber`; or all rows, if these cost less."""
+        group = self.groups[number]
+        named = sum(len(inputs[name].columns) for inputs in of_devices for name in group.columns)
+        if group.values or named < group.size:
+            return self._renumber(number, of_devices)
+        return np.arange(group.size)
 
     def _renumber(self, number: int, of_devices: List[Dict[str, Any]]) -> Any:
         """The rows of a group that the devices' parts of a batch name; in the parts, numbers of the network's own."""
@@ -492,14 +521,14 @@ class TouchedRows(Serial):
 
     def begin_pass(self) -> List[List[TouchCounts]]:
         """Counts for `add_to`, of each replica."""
-        for replica in self._replicas:
+        for replica in self._of_pass:
             replica.rule.take_snapshot()
-        return [counts_of([group.size for group in self.groups]) for _ in self._replicas]
+        return [counts_of([group.size for group in self.groups]) for _ in self._of_pass]
 
     def count(self, live: Module, batch: Any, counts: Sequence[Sequence[TouchCounts]]) -> None:
         """Count the rows that a batch touches."""
         parts = _parts(live, batch)
-        for replica, of_replica in zip(self._replicas, counts):
+        for replica, of_replica in zip(self._of_pass, counts):
             of_devices = [dict(parts[device]) for device in replica.devices]
             for number, of_group in enumerate(of_replica):
                 rows = sum(self._rows_in_step([_length(inputs) for inputs in of_devices]))
@@ -510,10 +539,10 @@ class TouchedRows(Serial):
     ) -> None:  # fmt: skip
         """Add a batch's gradients at the snapshot to the totals; `factors_of` gets the rows that each device has."""
         parts = _parts(live, batch)
-        steps = [self._prepare(live, replica, parts, at_snapshot_only=True) for replica in self._replicas]
-        for replica, step in zip(self._replicas, steps):
+        steps = [self._prepare(live, replica, parts, at_snapshot_only=True) for replica in self._of_pass]
+        for replica, step in zip(self._of_pass, steps):
             _set_snapshot(replica, step)
-        networks = self._in_order(steps)
+        networks = self._in_order(steps, self._of_pass)
         for executor, network in zip(internals.executors(self.aux), networks):
             network.snapshot.executor.forward(is_train=True)
             internals.show_outputs(executor, network.snapshot.executor.outputs)
@@ -523,10 +552,11 @@ class TouchedRows(Serial):
         ):
             with internals.needs_heads_explained(self.aux, of_device):
                 network.snapshot.backward(of_device)
-        factors, names = factors_of([_length(part) for part in parts]), self.names
+        factors = factors_of([_length(part) for part in parts])
+        names = {each.name for each in self._of_pass[0].parameters}
         others = [pair for pair in internals.gradients(self.aux) if pair[0] not in names]
         full_gradient.add_batch(totals, others, factors)
-        for replica, step in zip(self._replicas, steps):
+        for replica, step in zip(self._of_pass, steps):
             for device, network in zip(replica.devices, step.networks):
                 for parameter in replica.parameters:
                     if parameter.is_trained:
