@@ -4,6 +4,7 @@
 - `parameter_servers`: the workers of mxnet's parameter servers.
 - `horovod`: the workers of a Horovod job.
 - `exchange_of_numbers`: how workers tell each other integers.
+- `shared_rows`: how workers tell each other which rows of weights they touch, and add up the gradients of these.
 - `new_stores`: what happens while a program makes its distributed store.
 - `watch_service`, `watch_client`: the scheduler's side, and the others', of who watches whom. `attendance` has what the
   scheduler knows, and `lines` how they speak.

@@ -3,6 +3,8 @@
 ==============  =================================================================================================
 `internals`     attributes of Module, executors and optimizers that mxnet keeps private
 `prepared`      calls of operators with all that they are given made once
+`memory`        NumPy's view of the memory of arrays
+`named_rows`    which inputs of a network name the rows of its parameters
 `shapes`        which batches a bound module can take
 `rows`          what operators do to the rows of a batch
 `checks`        arguments that can't be trained with
