@@ -48,10 +48,12 @@ class Secants:
         """
         if self._known[0] is not gradients or self._known[1] != names:
             measured = [_dense(_added_up(each)) for each in gradients if each.name in names]
-            of_weights = {name: (_as_dense(here), _as_dense(there)) for name, (here, there) in weights().items()}
+            pairs = weights()
+            of_weights = {name: (_as_dense(here), _as_dense(there)) for name, (here, there) in pairs.items()}
             self._operations, self._squares = _prepare(measured, of_weights)
             # Of sums, and of dense copies, the next step has others.
-            are_copies = any(len(each.live) > 1 or each.live[0].stype != "default" for each in gradients)
+            originals = [array for each in gradients for array in (*each.live[:1], *pairs.get(each.name, ()))]
+            are_copies = any(len(each.live) > 1 for each in gradients) or not all(map(_is_dense, originals))
             self._known = (None if are_copies else gradients), list(names)
         for operate in self._operations:
             operate()
@@ -71,8 +73,12 @@ def _dense(each: Gradients) -> Gradients:
     return Gradients(each.name, [_as_dense(each.live[0])], [_as_dense(each.snapshot[0])])
 
 
+def _is_dense(array: Any) -> bool:
+    return bool(array.stype == "default")
+
+
 def _as_dense(array: Any) -> Any:
-    return array if array.stype == "default" else array.tostype("default")
+    return array if _is_dense(array) else array.tostype("default")
 
 
 def _prepare(
