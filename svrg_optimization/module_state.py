@@ -114,11 +114,18 @@ def take_over(module: Any, states: Dict[Any, Any], path: str, where: Mapping[str
         states, path, optimizer, parameters, where, len(internals.parameter_names(module))
     )
     if on_servers is not None:
-        module._workers.agree({"optimizer states to go on with": on_servers.description(fitting, where)})
         names = {each.name for each in of_workers}
         of_servers = {name: state for name, state in fitting.items() if name not in names}
-        on_servers.give(of_servers, where, [each for each in parameters if each.name not in names])
+        described = [on_servers.description(of_servers, where), sorted(names & fitting.keys())]
+        module._workers.agree({"optimizer states to go on with": described})
+        counts = {name: count for name, count in where.get("counts", {}).items() if name not in names}
+        on_servers.give(
+            of_servers, {**where, "counts": counts} if where else where,
+            [each for each in parameters if each.name not in names],
+        )  # fmt: skip
         module._way.set_states({name: state for name, state in fitting.items() if name in names})
+        if where and of_workers:
+            module._position.restore(where, of_workers)
     else:
         optimizer_states.put(fitting, internals.updater_of_weights(module))
         if where:

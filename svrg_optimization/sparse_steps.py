@@ -13,6 +13,16 @@ from .mxnet_api import internals, memory
 from .proximal import ProximalSGD
 
 MODES = ("lazy", "reweighted", "dense")
+# What the log says about them.
+DESCRIPTIONS = {
+    "lazy": "lazy: other rows than the batch's are moved when they are needed",
+    "reweighted": "reweighted: they move the batch's rows only",
+    "dense": "dense, on all rows of all weights",
+}
+NO_ROWS = (
+    "no weight of this network has a row_sparse gradient, as those have that csr data meet in dot, and those of an "
+    "Embedding with sparse_grad=True"
+)
 # Optimizers that treat each number for itself. Of the first ones, weight decay is a part of the gradient.
 _DECAY_IN_GRADIENT = (mx.optimizer.SGD, mx.optimizer.NAG, mx.optimizer.Adam, mx.optimizer.RMSProp, ProximalSGD)
 _DECAY_APART = (mx.optimizer.AdaGrad, mx.optimizer.Ftrl)
@@ -54,7 +64,7 @@ def obstacle_of_optimizer(mode: str, optimizer: Any, decays: bool) -> Optional[s
 
 
 def choose(sparse: Optional[str], obstacle: Callable[[str], Optional[str]], are_sparse: bool) -> Tuple[str, str]:
-    """The way to go, and why it isn't another one: '' if it is the first choice.
+    """The way to go, and why lazy or reweighted steps, the first choices, can't be had: '' if nobody wonders.
 
     Parameters
     ----------
@@ -73,7 +83,7 @@ def choose(sparse: Optional[str], obstacle: Callable[[str], Optional[str]], are_
     Examples
     --------
     >>> choose(None, lambda mode: 'it is Adam' if mode == 'lazy' else None, are_sparse=True)
-    ('reweighted', '')
+    ('reweighted', 'it is Adam')
     """
     if sparse is not None:
         reason = None if sparse == "dense" else obstacle(sparse)
@@ -85,7 +95,7 @@ def choose(sparse: Optional[str], obstacle: Callable[[str], Optional[str]], are_
     if obstacle("lazy") is None:
         return "lazy", ""
     if are_sparse and obstacle("reweighted") is None:
-        return "reweighted", ""
+        return "reweighted", obstacle("lazy") or ""
     reason = obstacle("reweighted") if are_sparse else obstacle("lazy")
     return "dense", reason or ""
 

@@ -715,10 +715,13 @@ class SVRGModule(Module):
     def _choose_sparse_steps(self) -> None:
         """Decide, for this optimizer and store, how rows are updated that a batch doesn't touch."""
         if not self._has_gradients_of_rows:
+            if self._sparse is not None:
+                sparse_steps.choose(self._sparse, lambda mode: sparse_steps.NO_ROWS, are_sparse=False)
             return
         self._sparse_mode, reason = sparse_steps.choose(self._sparse, self._obstacle_to, self._has_sparse_weights())
-        if reason:
-            self.logger.info("Steps are dense, on all rows of all weights: %s", reason)
+        if reason or self._sparse_mode != "dense":
+            why = ": " + reason if reason else ""
+            self.logger.info("Steps are %s%s", sparse_steps.DESCRIPTIONS[self._sparse_mode], why)
         self._begin_sparse_steps()
 
     def _begin_sparse_steps(self) -> None:

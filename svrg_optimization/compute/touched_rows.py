@@ -143,7 +143,7 @@ class TouchedRows(Serial):
         if not self._replicas:
             super().forward(live, batch, as_bound)
             return
-        parts = _parts(live, batch)
+        parts = _parts(live, batch, self.groups)
         self._steps = [self._prepare(live, replica, parts) for replica in self._replicas]
         self.has_gradients = False
         for executor, network in zip(internals.executors(live), self._in_order()):
@@ -527,7 +527,7 @@ class TouchedRows(Serial):
 
     def count(self, live: Module, batch: Any, counts: Sequence[Sequence[TouchCounts]]) -> None:
         """Count the rows that a batch touches."""
-        parts = _parts(live, batch)
+        parts = _parts(live, batch, self.groups)
         for replica, of_replica in zip(self._of_pass, counts):
             of_devices = [dict(parts[device]) for device in replica.devices]
             for number, of_group in enumerate(of_replica):
@@ -538,7 +538,7 @@ class TouchedRows(Serial):
         self, live: Module, totals: OnDevices, batch: Any, heads: Heads, factors_of: Callable[[List[int]], List[float]]
     ) -> None:  # fmt: skip
         """Add a batch's gradients at the snapshot to the totals; `factors_of` gets the rows that each device has."""
-        parts = _parts(live, batch)
+        parts = _parts(live, batch, self.groups)
         steps = [self._prepare(live, replica, parts, at_snapshot_only=True) for replica in self._of_pass]
         for replica, step in zip(self._of_pass, steps):
             _set_snapshot(replica, step)
@@ -608,21 +608,21 @@ def _added_up(step: _Step, name: str, which: str) -> Any:
     return first
 
 
-def _parts(live: Module, batch: Any) -> List[Dict[str, Any]]:
+def _parts(live: Module, batch: Any, groups: Sequence[RowGroup]) -> List[Dict[str, Any]]:
     """What each device gets of a batch, by the names of the inputs."""
     descriptions = [*live.data_shapes, *(live.label_shapes or ())]
     contexts = internals.contexts(live)
     if isinstance(batch, list):
-        return [_named(live, descriptions, part) for part in batch]
-    whole = _named(live, descriptions, batch)
+        return [_named(live, descriptions, part, groups) for part in batch]
+    whole = _named(live, descriptions, batch, groups)
     if len(contexts) == 1:
         return [whole]
     slices = internals.parts_of_batch(live, _length(whole))
     return [{name: _part(value, rows) for name, value in whole.items()} for rows in slices]
 
 
-def _named(live: Module, descriptions: Sequence[Any], batch: Any) -> Dict[str, Any]:
-    csr = getattr(batch, "csr", None)
+def _named(live: Module, descriptions: Sequence[Any], batch: Any, groups: Sequence[RowGroup]) -> Dict[str, Any]:
+    csr, sizes = getattr(batch, "csr", None), {name: group.size for group in groups for name in group.columns}
     found: Dict[str, Any] = {}
     for number, each in enumerate(live.data_shapes):
         given = None if csr is None else csr[number]
@@ -630,7 +630,10 @@ def _named(live: Module, descriptions: Sequence[Any], batch: Any) -> Dict[str, A
             found[each.name] = CSR(given.values, given.columns, given.indptr)
         else:
             array = batch.data[number]
-            found[each.name] = CSR(*memory.parts_of_csr(array)) if array.stype == "csr" else array
+            if each.name in sizes:
+                found[each.name] = _as_csr(array, each.name, sizes[each.name])
+            else:
+                found[each.name] = CSR(*memory.parts_of_csr(array)) if array.stype == "csr" else array
     given_labels = labels(batch)
     for number, each in enumerate(live.label_shapes or ()):
         if number >= len(given_labels):
@@ -639,6 +642,25 @@ def _named(live: Module, descriptions: Sequence[Any], batch: Any) -> Dict[str, A
                 "make the module with sparse='dense'".format(each.name)
             )
         found[each.name] = given_labels[number]
+    return found
+
+
+def _as_csr(array: Any, name: str, size: int) -> CSR:
+    """Data of so many columns, which may be dense, as Module takes them. ValueError if there is no such column."""
+    if array.stype == "csr":
+        found = CSR(*memory.parts_of_csr(array))
+    else:
+        # The values are a view, and nobody else keeps this array.
+        converted = array.tostype("csr")
+        values, columns, starts = memory.parts_of_csr(converted)
+        found = CSR(values.copy(), columns, starts)
+    columns = found.columns
+    if columns.size and not 0 <= columns.min() <= columns.max() < size:
+        raise ValueError(
+            "the batch's {} has the column {}, and its columns are 0 to {}; make the matrix anew".format(
+                name, columns.max() if columns.max() >= size else columns.min(), size - 1
+            )
+        )
     return found
 
 

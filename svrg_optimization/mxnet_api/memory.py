@@ -46,6 +46,11 @@ def with_all_rows(dense: Any) -> Any:
     return mx.nd.sparse.row_sparse_array((dense, numbers), shape=dense.shape, ctx=dense.context)
 
 
+def as_dense(array: Any) -> Any:
+    """An array, dense or `row_sparse`, as a dense one: itself, or a copy."""
+    return array if array.stype == "default" else array.tostype("default")
+
+
 def alias(array: Any) -> Any:
     """A dense NDArray in the memory of another one whose rows are all stored: the same numbers, for dense operators."""
     if array.stype == "default":

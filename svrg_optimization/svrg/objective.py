@@ -8,6 +8,7 @@ The mean loss, and for each parameter k its weight decay, as the optimizer appli
 import math
 from typing import Any, Callable, Dict, Mapping, Optional
 
+from ..mxnet_api import memory
 from . import full_gradient
 
 
@@ -41,8 +42,8 @@ def gradient_norm(
 
 
 def _beside(weight: Any, mu: Any) -> Any:
-    """A weight in the type of its full gradient, on the same device."""
-    return weight.astype(mu.dtype).as_in_context(mu.context)
+    """A weight in the type of its full gradient, on the same device, and dense."""
+    return memory.as_dense(weight).astype(mu.dtype).as_in_context(mu.context)
 
 
 def residual_norm(

@@ -10,6 +10,7 @@ import sparse_oracle as so
 from jobs import Running, _tell_watched, run_all, server
 from sparse_models import Batches, ready
 
+from svrg_optimization import SVRGModule
 from svrg_optimization.distributed import new_stores, watch_client
 
 WORKERS_UPDATE = {"MXNET_UPDATE_ON_KVSTORE": "0"}
@@ -43,11 +44,17 @@ def sparse_worker(job, rank):
     x, y, weights = net.samples(N)
     train = Batches(net, *shard(x, y, store.rank), size=SIZE // 2)
     params = {"rescale_grad": 1 / SIZE, **PARAMS[job["params"]][0]}
-    module = ready(net, weights, train, sparse=job["mode"], devices=job["devices"], kvstore=store, params=params,
-                   coefficient=job["coefficient"])  # fmt: skip
+    prefix = os.path.join(job["directory"], "..", "checkpoint of {}".format(rank))
+    if job["goes_on"]:
+        module = SVRGModule.load(prefix, 1, load_optimizer_states=True, data_names=list(net.inputs))
+        module.bind(train.provide_data, train.provide_label)
+        module.init_optimizer(store, job["optimizer"], {"learning_rate": 0.25, **params})
+    else:
+        module = ready(net, weights, train, sparse=job["mode"], devices=job["devices"], kvstore=store, params=params,
+                       optimizer=job["optimizer"], coefficient=job["coefficient"])  # fmt: skip
     assert module._sparse_mode == job["mode"]
     steps = {}
-    for epoch in range(EPOCHS):
+    for epoch in range(int(job["goes_on"]), EPOCHS):
         module.update_full_grads(train, epoch=epoch)
         train.reset()
         for batch in train:
@@ -55,9 +62,8 @@ def sparse_worker(job, rank):
             module.update()
             now = module.get_params()[0]
             steps.update({"{}/{}".format(len(steps) // len(now), name): now[name].asnumpy() for name in now})
-        if job["resumes"] and epoch == 0:
-            prefix = os.path.join(job["directory"], "worker{}".format(rank))
-            module.save_checkpoint(prefix, 1, save_optimizer_states=True)
+        if job["saves"]:
+            module.save_checkpoint(prefix, epoch + 1, save_optimizer_states=True)
     np.savez(os.path.join(job["directory"], "steps{}.npz".format(store.rank)), **steps)
 
 
@@ -85,10 +91,11 @@ def half_at_first(clock):
     return 0.5 if clock.epoch == 0 else 0.0
 
 
-def settings(directory, net, mode, params, devices, coefficient=1.0, resumes=False):
+def settings(directory, net, mode, params, devices, coefficient=1.0, optimizer="sgd", saves=False, goes_on=False):
     directory.mkdir()
     return {"directory": str(directory), "net": net, "mode": mode, "params": params, "devices": devices,
-            "coefficient": coefficient, "resumes": resumes, "shards": [N // 2, N // 2]}  # fmt: skip
+            "coefficient": coefficient, "optimizer": optimizer, "saves": saves, "goes_on": goes_on,
+            "shards": [N // 2, N // 2]}  # fmt: skip
 
 
 def expected(job, alpha=lambda epoch: 1.0):
@@ -134,3 +141,26 @@ def test_plain_steps_after_steps_on_rows(tmp_path):
     job = settings(tmp_path / "job", "logistic", "lazy", "plain", 1, half_at_first)
     ((steps, _),) = run_all([job], servers=[server], worker=sparse_worker)
     assert_equal_steps(steps, expected(job, alpha=lambda epoch: 0.5 if epoch == 0 else 0.0))
+
+
+@pytest.mark.parametrize("servers_update", [True, False])
+def test_a_job_goes_on_bit_for_bit(servers_update, tmp_path):
+    # The workers have the states of weights in rows, and servers those of the others.
+    kinds = [("machine", "lazy", "decay, momentum", 1), ("machine", "reweighted", "plain", 1, 1.0, "adam")]
+    environment = {} if servers_update else WORKERS_UPDATE
+    for number, kind in enumerate(kinds):
+        (tmp_path / str(number)).mkdir()
+    first, then = (
+        run_all(
+            [settings(tmp_path / str(number) / name, *kind, saves=True, goes_on=name == "then")
+             for number, kind in enumerate(kinds)],
+            servers=[server], environment=environment, worker=sparse_worker,
+        )
+        for name in ("first", "then")
+    )  # fmt: skip
+    for (whole, _), (resumed, _) in zip(first, then):
+        for of_first, of_then in zip(whole, resumed):
+            assert len(of_then) == len(of_first) * (EPOCHS - 1) // EPOCHS
+            for ours, theirs in zip(of_then, of_first[-len(of_then) :]):
+                for name in theirs:
+                    np.testing.assert_array_equal(ours[name], theirs[name])
