@@ -113,7 +113,8 @@ def test_two_hundred_steps(mode, optimizer, place, reads):
 @pytest.mark.parametrize("optimizer", ["plain", "both"])
 def test_more_steps_than_factors_are_kept_of(optimizer, monkeypatch):
     monkeypatch.setattr(skipped_steps, "MOST", 3)
-    assert_steps_agree(*pair("logistic", 40, optimizer=optimizer), epochs=4)
+    # With a store: without one, so small weights take dense steps.
+    assert_steps_agree(*pair("logistic", 40, optimizer=optimizer, place="1 local"), epochs=4)
 
 
 @pytest.mark.parametrize("net, mode, last", [
