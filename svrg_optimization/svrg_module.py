@@ -1226,7 +1226,11 @@ class SVRGModule(Module):
             return
         weights, chosen = self._trained_weights(), self._iterates.chosen()
         before, number = {name: array.copy() for name, array in weights}, self._snapshot.number
-        found = {name: chosen[name].tostype(array.stype) for name, array in weights if name in chosen}
+        # Of `row_sparse` weights mxnet's SGD wants all rows, those of zeros too.
+        found = {
+            name: chosen[name] if array.stype == "default" else memory.with_all_rows(chosen[name])
+            for name, array in weights if name in chosen
+        }  # fmt: skip
         self._set_weights(found, {}, at_rest=False)
         try:
             yield

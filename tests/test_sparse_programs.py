@@ -8,6 +8,7 @@ import pytest
 from scipy.sparse import random as random_csr
 
 from svrg_optimization import CSRIter, SVRGModule, sparse_steps
+from svrg_optimization.schedules import EveryEpochs
 
 SAMPLES, COLUMNS = 120, 300
 
@@ -110,3 +111,15 @@ def test_dense_batches_for_csr_data(sparse, monkeypatch):
     (ours, batch), (theirs, _) = (ready(linear(), sparse=sparse) for _ in range(2))
     dense = mx.io.DataBatch([batch.data[0].tostype("default")], batch.label)
     np.testing.assert_array_equal(step(ours, dense), step(theirs, batch))
+
+
+@pytest.mark.parametrize("at", ["average", "random"])
+def test_snapshots_at_another_iterate_with_rows_that_nothing_has_moved(at):
+    # The weights begin at 0, and rows that occur in no sample stay there.
+    snapshots = EveryEpochs(1, at=at)
+    modules = [SVRGModule(linear(stype), snapshots=snapshots) for stype in ("row_sparse", "default")]
+    for module in modules:
+        module.fit(CSRIter(*problem(), batch_size=12), num_epoch=3, eval_metric="mse", initializer=mx.init.Zero())
+    ours, theirs = (module.get_params()[0]["linear_weight"].asnumpy() for module in modules)
+    assert (theirs == 0).any()
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
