@@ -131,8 +131,8 @@ class CSRIter(mx.io.DataIter):
         Of the orders: the one of an epoch depends on `seed` and the epoch's number only.
     last_batch_handle : {'pad', 'discard', 'ragged'}
         What becomes of a last batch of fewer rows: it is filled up with the first rows of the epoch, and says so by
-        `pad`; it is left out; it stays as it is. Lazy and reweighted steps take a csr batch of another size, but MXNet's
-        Module doesn't, nor do `score`, `predict` and dense steps.
+        `pad`; it is left out; it stays as it is. Lazy and reweighted steps take a csr batch of another size;
+        MXNet's Module, `score`, `predict` and dense steps don't.
     data_name : str, default 'data'
         The name of the data.
     label_name : str, default 'softmax_label'
