@@ -337,9 +337,12 @@ def has_groups_of_contexts(module: Any) -> bool:
 
 def backward(module: Any, head_gradients: Any) -> None:
     """``Module.backward``, with an error that says what to do if the network needs head gradients."""
-    # The module may be an SVRGModule, but this pass is a plain one.
-    with needs_heads_explained(module, head_gradients):
+    try:
+        # The module may be an SVRGModule, but this pass is a plain one.
         Module.backward(module, head_gradients)
+    except MXNetError as error:
+        _explain_if_heads_are_needed(module, head_gradients, error)
+        raise
 
 
 @contextlib.contextmanager
@@ -348,9 +351,13 @@ def needs_heads_explained(module: Any, head_gradients: Any) -> Iterator[None]:
     try:
         yield
     except MXNetError as error:
-        reason = str(error).strip().split("\n")[-1]
-        if head_gradients is not None or "head_gradient" not in reason:
-            raise
+        _explain_if_heads_are_needed(module, head_gradients, error)
+        raise
+
+
+def _explain_if_heads_are_needed(module: Any, head_gradients: Any, error: MXNetError) -> None:
+    reason = str(error).strip().split("\n")[-1]
+    if head_gradients is None and "head_gradient" in reason:
         raise MXNetError(
             "{}. The network {} doesn't end in loss layers alone: let it, or give backward() and update_full_grads() "
             "the argument out_grads, a function of (outputs, data_batch) that returns the head gradients".format(
