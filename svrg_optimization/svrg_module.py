@@ -204,6 +204,8 @@ class SVRGModule(Module):
         # passes had begun.
         self._batch: Any = None
         self._corrected = False
+        # Whether the gradients that the last backward() left are corrected.
+        self._has_corrected = False
         self._passes = 0
         self._monitored = False
         self._variance_monitor: Optional[VarianceMonitor] = None
@@ -479,7 +481,7 @@ class SVRGModule(Module):
         for each in (getattr(internals.optimizer(self), "prepared", None), internals.updater(self)):
             if isinstance(each, (PreparedSGD, Updater)):
                 each.forget()
-        self._batch, self._corrected = None, False
+        self._batch, self._corrected, self._has_corrected = None, False, False
 
     def _sync_params_from_devices(self) -> None:
         # Module calls this to update its own copy of the weights, with the mean over the devices. Usually they all
@@ -803,11 +805,11 @@ class SVRGModule(Module):
                     ", ".join(name for name, arrays in internals.gradients(self) if arrays[0].stype != "default")
                 )
             )
-        as_usual = not (self._corrected or self._workers.has_others)
-        whole = self._way.whole_gradients(self) if self._corrected else {}
+        as_usual = not (self._has_corrected or self._workers.has_others)
+        whole = self._way.whole_gradients(self) if self._has_corrected else {}
         with contextlib.nullcontext() if as_usual else internals.with_whole_gradients(self, whole):
             super().update()
-        if self._corrected or (self._snapshot.taken and not self._is_plain):
+        if self._has_corrected or (self._snapshot.taken and not self._is_plain):
             # mxnet leaves to `prepare` what a KVStore has updated; but all rows have moved. Between steps that are
             # corrected, nobody has `prepare` do so for one that isn't.
             internals.pull_sparse_weights(self)
@@ -976,7 +978,7 @@ class SVRGModule(Module):
         """
         if self._batch is not None and self._passes != self._snapshot.passes:
             raise RuntimeError("backward() after update_full_grads() needs a new forward(): the snapshot has moved")
-        self._snapshot.gradients_pending = True
+        self._snapshot.gradients_pending, self._has_corrected = True, self._corrected
         self._backward_live(_heads(self, out_grads, self._batch))
         rows = self._way.rows_on_devices(self) if self._corrected else internals.rows_on_devices(self)
         self._clock.evaluated(sum(rows))

@@ -109,7 +109,7 @@ class Rule(abc.ABC):
 
     def fetch(self, rows: Sequence[Any]) -> None:
         """Let these rows of each group be what dense steps would have made them."""
-        self._finish_update()
+        self.finish_update()
         if not self._take_over() and self._is_shown:
             # Somebody may still be reading.
             for parameter in self._trained:
@@ -119,6 +119,8 @@ class Rule(abc.ABC):
 
     def update(self, rows: Sequence[Any], updated: UpdatedRows) -> None:
         """Take a step: `updated` has the gradients of these rows, and room for them."""
+        # Of an update by the same gradients, perhaps.
+        self.finish_update()
         if self._take_over():
             # Somebody else has had the weights since the forward pass.
             for parameter in self._trained:
@@ -128,7 +130,7 @@ class Rule(abc.ABC):
             self._update(parameter, rows[parameter.group], updated)
         self._is_shown, self._updated = False, (rows, updated)
 
-    def _finish_update(self) -> None:
+    def finish_update(self) -> None:
         """Put back the rows that the optimizer has updated: not sooner than need be, for mxnet computes meanwhile."""
         if self._updated is None:
             return
@@ -163,7 +165,7 @@ class Rule(abc.ABC):
         """Let all rows be what dense steps would have made them, on all devices."""
         if self._is_shown:
             return
-        self._finish_update()
+        self.finish_update()
         self._bring_up_to_date()
         for parameter in self._trained:
             for copy in parameter.copies:
@@ -260,7 +262,7 @@ class LazyRule(Rule):
     def fetch(self, rows: Sequence[Any]) -> None:
         """Bring these rows up to date."""
         super().fetch(rows)
-        if any(skipped.are_too_many for skipped in self._skipped.values()):
+        if self._are_too_many:
             self._bring_up_to_date()
         for parameter in self._trained:
             skipped, touched = self._skipped[parameter.name], rows[parameter.group]
@@ -268,6 +270,10 @@ class LazyRule(Rule):
                 self._catch_up(parameter, skipped, touched)
         for last, touched in zip(self._last, rows):
             last[touched] = self._count
+
+    @property
+    def _are_too_many(self) -> bool:
+        return any(skipped.are_too_many for skipped in self._skipped.values())
 
     @property
     def _count(self) -> int:
@@ -284,6 +290,10 @@ class LazyRule(Rule):
 
     def update(self, rows: Sequence[Any], updated: UpdatedRows) -> None:
         """Take a step, and remember what it would have done to the other rows."""
+        if self._are_too_many:
+            # Updates by the same gradients, without a forward pass in between.
+            self.finish_update()
+            self._bring_up_to_date()
         super().update(rows, updated)
         optimizer = self._of_user
         rescale, momentum = (internals.as_taken(optimizer, x) for x in (optimizer.rescale_grad, optimizer.momentum))

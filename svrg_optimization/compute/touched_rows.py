@@ -94,6 +94,10 @@ class TouchedRows(Serial):
         self._updated: Dict[Any, UpdatedRows] = {}
         self._mu: Optional[OnDevices] = None
         self._dense: Tuple[Any, Any] = (None, None)
+        # With no replicas: the corrected gradients at the current weights, by name.
+        self._whole: Optional[Dict[str, List[Any]]] = None
+        # Whether the snapshot has moved since these gradients; and whether the networks' weights have, by an update.
+        self._are_of_old_snapshot = self._have_updated = False
         # Whether somebody has been given the gradients of the step, and may be reading them.
         self._given_away = False
         # The gradients of these networks, and those of them that aren't of rows.
@@ -116,6 +120,10 @@ class TouchedRows(Serial):
         self._of_pass, self._replicas = list(replicas), list(replicas) if in_steps else []
         self._steps, self.has_gradients = [], False
         self._rows_in_step, self._shared, self._updated = rows_in_step, shared, {}
+        # The networks have states of the optimizer of before, and the parameters are others.
+        self._networks.clear()
+        self._mu, self._whole = None, None
+        self._known = self._others = (None, [])
         self._renumberings = [Renumbering(group.size) for group in self.groups] if replicas else []
 
     @property
@@ -144,8 +152,8 @@ class TouchedRows(Serial):
             super().forward(live, batch, as_bound)
             return
         parts = _parts(live, batch, self.groups)
+        self.has_gradients = self._have_updated = False
         self._steps = [self._prepare(live, replica, parts) for replica in self._replicas]
-        self.has_gradients = False
         for executor, network in zip(internals.executors(live), self._in_order()):
             network.live.executor.forward(is_train=True)
             internals.show_outputs(executor, network.live.executor.outputs)
@@ -242,9 +250,12 @@ class TouchedRows(Serial):
     def backward_live(self, live: Module, heads: Any) -> None:
         """The backward pass at the current weights."""
         if not self._replicas:
+            self._whole = None
             super().backward_live(live, heads)
             self._dense_of(live).fill(here=True)
             return
+        if self._have_updated:
+            self._take_updated_rows()
         for network, of_device in zip(
             self._in_order(), _split(heads, self.rows_on_devices(live), internals.contexts(live))
         ):
@@ -284,9 +295,27 @@ class TouchedRows(Serial):
             self._dense = executors, _DenseGradients(super().gradients(live))
         return self._dense[1]
 
+    def _take_updated_rows(self) -> None:
+        """Let the networks of all devices have the rows that an update has made of theirs."""
+        for replica, step in zip(self._replicas, self._steps):
+            replica.rule.finish_update()
+            for network in step.networks:
+                network.live.wait()
+                for parameter in replica.parameters:
+                    network.live.set_rows(parameter.name, parameter.weight, step.rows[parameter.group])
+        self._have_updated = False
+
     def whole_gradients(self, live: Module) -> Dict[str, List[Any]]:
-        """The gradients at the current weights that are dense here, and `row_sparse` in the module; by name."""
-        return {} if self._replicas else self._dense_of(live).live
+        """The corrected gradients that are dense here, and `row_sparse` in the module; by name.
+
+        RuntimeError if there are none: those of the last backward pass have been overwritten.
+        """
+        if self._whole is None:
+            raise RuntimeError(
+                "update() was called too early: another forward(), or a change of how steps are taken, has come since "
+                "the last backward(); call forward() and backward() first"
+            )
+        return self._whole
 
     def _all_gradients(self, live: Module) -> List[Gradients]:
         networks: List[Any] = self._in_order()
@@ -347,7 +376,9 @@ class TouchedRows(Serial):
         """Replace the gradients by variance-reduced gradients."""
         if not self._replicas:
             correction(self._dense_of(live).gradients, mu, factors, alpha)
+            self._whole = self._dense_of(live).live
             return
+        self._are_of_old_snapshot = False
         gradients = self._all_gradients(live)
         self._correct_others(correction, gradients, mu, factors, alpha)
         if self._mu is not mu:
@@ -438,10 +469,15 @@ class TouchedRows(Serial):
                 replica.rule.update(step.rows, step.networks[0].updated)
             else:
                 replica.rule.update([each.rows for each in step.touched], self._room_for(step.touched))
-        self._steps, self.has_gradients = [], False
+            if self._are_of_old_snapshot:
+                # What the step does to other rows, it does by the full gradient of before.
+                replica.rule.show()
+        # As in mxnet, the gradients are there until the next ones are.
+        self._have_updated = True
 
     def arrive(self, full_pass: Any) -> None:
         """The snapshot has moved: its weights are others, and so is how often batches touch rows."""
+        self._are_of_old_snapshot = self.has_gradients
         for replica, counts in zip(self._replicas, getattr(full_pass, "counts", ())):
             replica.rule.take_snapshot()
             replica.rule.set_counts(counts)
@@ -626,14 +662,14 @@ def _named(live: Module, descriptions: Sequence[Any], batch: Any, groups: Sequen
     found: Dict[str, Any] = {}
     for number, each in enumerate(live.data_shapes):
         given = None if csr is None else csr[number]
-        if given is not None:
+        if given is not None and each.name in sizes:
             found[each.name] = CSR(given.values, given.columns, given.indptr)
         else:
             array = batch.data[number]
             if each.name in sizes:
                 found[each.name] = _as_csr(array, each.name, sizes[each.name])
             else:
-                found[each.name] = CSR(*memory.parts_of_csr(array)) if array.stype == "csr" else array
+                found[each.name] = array if array.stype == "default" else array.tostype("default")
     given_labels = labels(batch)
     for number, each in enumerate(live.label_shapes or ()):
         if number >= len(given_labels):

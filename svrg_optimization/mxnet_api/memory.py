@@ -123,16 +123,20 @@ class ReusedCSR:
 
 
 def parts_of_csr(array: Any) -> Tuple[Any, Any, Any]:
-    """The numbers of a CSRNDArray, a view; and copies of their columns, and of where rows start."""
+    """The numbers of a CSRNDArray, a view that keeps it; and copies of their columns, and of where rows start."""
     wait_to_read(array)
     columns, starts = (_view_of_copy(copy) for copy in (array.indices, array.indptr))
     stored = int(starts[-1])
-    return _at(_pointer(array), (stored,), array.dtype), columns[:stored], starts
+    return _kept(array, (stored,)), columns[:stored], starts
 
 
 def _view_of_copy(array: Any) -> Any:
-    """A view of an array that nobody else has; the view keeps the array."""
-    found = _at(_pointer(array), array.shape, array.dtype).view(_KeptView)
+    return _kept(array, array.shape)
+
+
+def _kept(array: Any, shape: Tuple[int, ...]) -> Any:
+    """A view of an array that perhaps nobody else has; the view keeps the array."""
+    found = _at(_pointer(array), shape, array.dtype).view(_KeptView)
     found.kept = array
     return found
 
