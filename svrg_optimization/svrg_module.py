@@ -200,6 +200,8 @@ class SVRGModule(Module):
         # The rows of a full batch on each device: as bound, whatever batch was the last one.
         self._full_batch_rows: List[int] = []
         self._has_gradients_of_rows = False
+        # The `row_sparse` weights that are in dense arrays.
+        self._held_dense: List[str] = []
         # What the last forward() left for backward(): the batch, whether the snapshot has seen it, and how many full
         # passes had begun.
         self._batch: Any = None
@@ -386,6 +388,8 @@ class SVRGModule(Module):
             raise ValueError("inputs_need_grad=True needs for_training=True: inference computes no gradients")
         if shared_module is not None:
             checks.shared_module(shared_module)
+            if isinstance(shared_module, SVRGModule) and shared_module._held_dense:
+                shared_module._hold_small_weights(is_dense=False)
         binding = force_rebind or not self.binded
         if binding:
             internals.return_free_memory()
@@ -469,8 +473,12 @@ class SVRGModule(Module):
 
     def _reset_bind(self) -> None:
         # Module.bind calls this to free what is bound.
-        self._leave_rows()
+        self._hand_rows_back()
+        if self.binded and self.params_initialized:
+            # Module takes its own copy of the weights, which may be older than its devices'.
+            super().get_params()
         super()._reset_bind()
+        self._held_dense = []
         internals.unbind(self._mod_aux)
         # These hold on to what was bound.
         for name in ("_way", "_larger"):
@@ -675,6 +683,12 @@ class SVRGModule(Module):
         self._optimizer_draws = isinstance(users_optimizer, mx.optimizer.SGLD)
         if self._optimizer_draws:
             self._draws.activate()
+        if "_way" in self.__dict__:
+            # It has been made with them.
+            self._way.store_has_weights()
+        if self._held_dense:
+            # Another optimizer may take other steps.
+            self._hold_small_weights(is_dense=False)
         self._choose_sparse_steps()
         if self._restoring is not None:
             try:
@@ -703,12 +717,12 @@ class SVRGModule(Module):
         if not shared_module.optimizer_initialized:
             raise RuntimeError("borrow_optimizer() was called too early: call shared_module.init_optimizer() first")
         self._restoring = None
+        self._take_dense_steps()
         self._workers = workers.join_by(shared_module)
         self._choose_steps_by(getattr(shared_module, "_steps", None))
         super().borrow_optimizer(shared_module)
         self._position = getattr(shared_module, "_position", None) or position.Position(self._users_optimizer())
         # Another module may update the same states.
-        self._take_dense_steps()
         if isinstance(shared_module, SVRGModule):
             shared_module._take_dense_steps()
 
@@ -732,12 +746,24 @@ class SVRGModule(Module):
         is_small = self._sparse_mode == "lazy" and sparse_steps.are_small(self, self._way.groups)
         if is_small:
             # Dense steps are the same, and take less time.
-            for module in (self, self._mod_aux):
-                internals.hold_dense(module, {name for group in self._way.groups for name in group.parameters})
+            self._hold_small_weights(is_dense=True)
         counted = self._way.state()
         replicas = sparse_steps.replicas_of(self._sparse_mode, self, self._way, self._updater_of_rows())
         self._way.begin(replicas, self._gradient.rows_in_step, self._workers.shared_rows(), in_steps=not is_small)
         self._way.restore(counted)
+
+    def _hold_small_weights(self, is_dense: bool) -> None:
+        """Hold `row_sparse` weights in dense arrays, for dense steps; or as they are declared."""
+        if is_dense and not self._held_dense:
+            named = {name for group in self._way.groups for name in group.parameters}
+            self._held_dense = [
+                name for name, arrays in internals.parameter_arrays(self)
+                if name in named and arrays[0].stype != "default"
+            ]  # fmt: skip
+        for module in (self, self._mod_aux):
+            internals.hold(module, self._held_dense, is_dense)
+        if not is_dense:
+            self._held_dense = []
 
     def _count_before_reweighting(self) -> None:
         """Let steps be dense until a full pass has counted how often batches touch rows, if they have to know."""
@@ -768,13 +794,15 @@ class SVRGModule(Module):
             return "snapshots={} doesn't see how often all batches touch a row".format(self._schedule)
         if self._coefficient.learns:
             return "coefficient={!r} looks at all gradients".format(self._coefficient)
+        if internals.shares_weights(self):
+            return "another module has been bound to the same weights, as its shared_module"
         if self._monitored:
             return "a Monitor looks at the whole network"
         decays = internals.weight_decays(self, self._users_optimizer())
         return sparse_steps.obstacle_of_optimizer(mode, self._users_optimizer(), any(decays.values()))
 
     def _take_dense_steps(self) -> None:
-        self._leave_rows()
+        self._hand_rows_back()
         if "_way" in self.__dict__ and isinstance(self._way, TouchedRows):
             self._sparse_mode = "dense"
             self._way.begin([], self._gradient.rows_in_step)
@@ -794,10 +822,15 @@ class SVRGModule(Module):
             )
         self._way.store_has_weights()
 
+    def _hand_rows_back(self) -> None:
+        """Steps don't live on rows any more: let devices, and a KVStore that updates, have all weights."""
+        self._leave_rows()
+        if "_way" in self.__dict__:
+            self._give_rows_to_store()
+
     def _update_all_rows(self) -> None:
         """Update as Module does, though gradients are `row_sparse`; where they are corrected, as with dense ones."""
-        self._leave_rows()
-        self._give_rows_to_store()
+        self._hand_rows_back()
         if internals.kvstore(self) is not None and not internals.updates_in_store(self):
             raise RuntimeError(
                 "the gradient of {} is row_sparse, and the KVStore can't add it up: mxnet has a store do so only where "
@@ -926,6 +959,9 @@ class SVRGModule(Module):
             return
         if self._steps is not None:
             self._begin_step(self._steps)
+        if self._way.names and internals.shares_weights(self):
+            # A plain Module, perhaps, looks at them.
+            self._take_dense_steps()
         self._states.check()
         self._draws.advance()
         self._way.forward(self, batch, as_bound)
@@ -1037,6 +1073,30 @@ class SVRGModule(Module):
             self._iterates.after_step(self._trained_weights(), self._clock)
         self._snapshot.gradients_pending = False
 
+    def update_metric(self, eval_metric: mx.metric.EvalMetric, labels: Any, pre_sliced: bool = False) -> None:
+        """Add the outputs of the last `forward` to a metric.
+
+        Parameters
+        ----------
+        eval_metric : EvalMetric
+            The metric.
+        labels : list of NDArray
+            The labels of the batch, ``batch.label``; with `pre_sliced`, a list of such, one for each device.
+        pre_sliced : bool, default False
+            Whether each device has labels of its own.
+
+        Raises
+        ------
+        RuntimeError
+            The module isn't bound or has no weights.
+        """
+        if self._corrected and self._way.names:
+            # The module itself may be bound to batches of another size.
+            with internals.with_rows(self, self._way.rows_on_devices(self)):
+                super().update_metric(eval_metric, labels, pre_sliced)
+        else:
+            super().update_metric(eval_metric, labels, pre_sliced)
+
     def _trained_weights(self) -> List[Tuple[str, mx.nd.NDArray]]:
         """The weights that the optimizer moves, on the first device."""
         trained = {name for name, _ in internals.gradients(self)}
@@ -1085,7 +1145,7 @@ class SVRGModule(Module):
         super().install_monitor(mon)
         self._monitored = True
         if self.optimizer_initialized:
-            self._leave_rows()
+            self._hand_rows_back()
             self._choose_sparse_steps()
             self._count_before_reweighting()
 
@@ -1291,7 +1351,8 @@ class SVRGModule(Module):
 
     def _steps_per_epoch(self) -> float:
         """How many steps an epoch has, by the number of samples; 1 if that isn't known."""
-        rows = sum(internals.rows_on_devices(self)) * self._workers.number
+        # Evaluation may have left the network with batches of another size.
+        rows = sum(self._full_batch_rows) * self._workers.number
         return math.ceil((self._snapshot.samples or rows) / rows)
 
     def _period(self) -> float:

@@ -355,7 +355,7 @@ def test_normalizations_of_losses_over_all_words(normalization, ignored):
 def test_every_attribute_is_of_the_training_or_of_a_network():
     of_network = {
         "_alpha", "_batch", "_corrected", "_correction", "_fixed_gammas", "_full_batch_rows", "_gradient",
-        "_has_gradients_of_rows", "_larger",
+        "_has_corrected", "_has_gradients_of_rows", "_held_dense", "_larger",
         "_mod_aux", "_monitored", "_network_draws", "_next_states", "_passes", "_restoring", "_sparse",
         "_sparse_mode", "_way", "_ways",
     }  # fmt: skip

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import ctypes
 import os
+import sys
 import weakref
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -647,6 +648,18 @@ def parts_of_batch(module: Any, rows: int) -> List[slice]:
 
 
 @contextlib.contextmanager
+def with_rows(module: Any, rows: Sequence[int]) -> Iterator[None]:
+    """Let a bound module take its devices' outputs for those of so many rows each."""
+    group = module._exec_group
+    slices, ends = group.slices, np.cumsum(rows).tolist()
+    group.slices = [slice(start, end) for start, end in zip([0, *ends], ends)]
+    try:
+        yield
+    finally:
+        group.slices = slices
+
+
+@contextlib.contextmanager
 def left_alone(module: Any, names: Any) -> Iterator[None]:
     """Let ``Module.update`` leave parameters alone."""
     with _other_gradients(module, lambda name, _, gradients: [None] * len(gradients) if name in names else gradients):
@@ -715,12 +728,26 @@ def set_context(optimizer: Any, array: Any) -> None:
     optimizer._set_current_context(array.context.device_id)
 
 
+def shares_weights(module: Any) -> bool:
+    """Whether another module, of any kind, has been bound with this one as its `shared_module`, and is still there.
+
+    Such modules have one list of arrays together. What counts its references is the group and the call.
+    """
+    return sys.getrefcount(module._exec_group.shared_data_arrays) > 2
+
+
 @without_notes_on_kernels()
-def hold_dense(module: Any, names: Any) -> None:
-    """Let a bound module hold weights in dense arrays; for whoever asks for them, they are still `row_sparse`."""
+def hold(module: Any, names: Any, is_dense: bool) -> None:
+    """Let a bound module hold `row_sparse` weights in dense arrays, or as `row_sparse` ones again.
+
+    For whoever asks for them, they are `row_sparse` all the time.
+    """
     group = module._exec_group
     for k, old in enumerate(group.execs):
-        arguments = {name: array.tostype("default") if name in names else array for name, array in old.arg_dict.items()}
+        arguments = dict(old.arg_dict)
+        for name in names:
+            dense = arguments[name].tostype("default")
+            arguments[name] = dense if is_dense else memory.with_all_rows(dense)
         group.execs[k] = bound(group.symbol, group.contexts[k], arguments, old.grad_dict, old.aux_dict)
     group._default_execs = None
     group._collect_arrays()
