@@ -3,6 +3,7 @@
 from typing import Any, Callable, Iterator, List, NamedTuple, Sequence
 
 import mxnet as mx
+import numpy as np
 
 
 class Rows(NamedTuple):
@@ -101,6 +102,17 @@ def _joined(per_device: Sequence[Sequence[Any]], axes: Sequence[int]) -> List[An
     ]
 
 
+def _fullest_row(data: Sequence[Any]) -> int:
+    """The row with the most numbers in the first csr array; the first one without such an array.
+
+    Of csr data without any number, mxnet's operators such as `square` leave their last result.
+    """
+    for array in data:
+        if array.stype == "csr":
+            return int(np.diff(array.indptr.asnumpy()).argmax())
+    return 0
+
+
 class TrueRows:
     """Reduces batches to their true rows.
 
@@ -147,13 +159,13 @@ class TrueRows:
         yield from self._filled(rows, sum(padding(part) for part in parts))
 
     def _filled(self, rows: Rows, filling: int) -> Iterator[Rows]:
-        # The batch is filled up with its first row, and the surplus is taken away: a batch of that row alone, times
+        # The batch is filled up with one of its rows, and the surplus is taken away: a batch of that row alone, times
         # (rows filled in) / (rows of a batch). The batch keeps its size, so this is right for a loss that averages, for
         # a network that takes one batch size only, and for more devices than rows; unless rows influence each other.
         present = row_count(rows.data, self._data_axes)
-        size = present + filling
-        yield self._rows(rows, list(range(present)) + [0] * filling, 1.0)
-        yield self._rows(rows, [0] * size, -filling / size)
+        size, row = present + filling, _fullest_row(rows.data)
+        yield self._rows(rows, list(range(present)) + [row] * filling, 1.0)
+        yield self._rows(rows, [row] * size, -filling / size)
 
     def _without_padding(self, part: Any) -> Rows:
         return self._rows(part, slice(0, self._count(part)), 1.0)
