@@ -817,10 +817,26 @@ class SVRGModule(Module):
         """Let a KVStore that updates weights have those of which steps touch rows. All workers do so."""
         if self._way.is_newer_than_store and internals.updates_in_store(self):
             names = self._way.names
-            self._workers.set_weights(
-                {name: arrays for name, arrays in internals.parameter_arrays(self) if name in names}, at_rest=False
-            )
+            self._workers.set_weights(self._as_store_takes(
+                {name: arrays for name, arrays in internals.parameter_arrays(self) if name in names}
+            ), at_rest=False)  # fmt: skip
         self._way.store_has_weights()
+
+    def _store_takes_rows(self, rather: bool) -> bool:
+        """Whether the store takes `row_sparse` arrays for dense weights; as is rather wanted, if it takes both yet."""
+        of_one_kind = len(internals.contexts(self)) > 1 and internals.updates_in_store(self)
+        if self._workers.has_others or not of_one_kind or not internals.dense_weights_with_gradients_of_rows(self):
+            return rather
+        if self._workers.takes_rows is None:
+            self._workers.takes_rows = rather
+        return self._workers.takes_rows
+
+    def _as_store_takes(self, weights: Dict[str, List[Any]]) -> Dict[str, List[Any]]:
+        """Weights for the store."""
+        dense = set(internals.dense_weights_with_gradients_of_rows(self)) & set(weights)
+        if not dense or not self._store_takes_rows(rather=False):
+            return weights
+        return {**weights, **{name: list(map(memory.with_all_rows, weights[name])) for name in dense}}
 
     def _hand_rows_back(self) -> None:
         """Steps don't live on rows any more: let devices, and a KVStore that updates, have all weights."""
@@ -840,7 +856,8 @@ class SVRGModule(Module):
             )
         as_usual = not (self._has_corrected or self._workers.has_others)
         whole = self._way.whole_gradients(self) if self._has_corrected else {}
-        with contextlib.nullcontext() if as_usual else internals.with_whole_gradients(self, whole):
+        as_rows = self._store_takes_rows(rather=as_usual)
+        with contextlib.nullcontext() if as_usual and as_rows else internals.with_whole_gradients(self, whole, as_rows):
             super().update()
         if self._has_corrected or (self._snapshot.taken and not self._is_plain):
             # mxnet leaves to `prepare` what a KVStore has updated; but all rows have moved. Between steps that are
@@ -913,7 +930,7 @@ class SVRGModule(Module):
             # The workers have their weights themselves.
             trained = trained - set(self._way.names)
         on_devices = {name: arrays for name, arrays in internals.parameter_arrays(self) if name in trained}
-        self._workers.set_weights(on_devices, at_rest)
+        self._workers.set_weights(self._as_store_takes(on_devices), at_rest)
         updater = internals.updater_of_weights(self)
         if at_rest:
             self._way.rest()
@@ -1309,6 +1326,9 @@ class SVRGModule(Module):
 
         None if training has become worse: then the weights are those of the last snapshot.
         """
+        if not self._way.is_newer_than_store:
+            # Of plain steps, the devices have the rows that `prepare` has pulled.
+            internals.pull_sparse_weights(self)
         # A module that shares the weights may have changed them.
         internals.take_weights_of_devices(self)
         weights, norms = super().get_params(), {}

@@ -172,6 +172,10 @@ class Workers(abc.ABC):
     def check_settable(self) -> None:  # noqa: B027 - mostly they do
         """Raise RuntimeError if what updates the weights doesn't take other settings."""
 
+    # Whether the KVStore has been given `row_sparse` arrays for dense weights, or dense ones; None before the first.
+    # For several devices, mxnet's stores take the same kind ever after.
+    takes_rows: Optional[bool] = None
+
     def set_weights(self, weights: OnDevicesByName, at_rest: bool) -> None:
         """Let the KVStore, if it updates the weights, go on with these, which the devices have. All workers call this.
 

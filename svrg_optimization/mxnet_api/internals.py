@@ -667,16 +667,17 @@ def left_alone(module: Any, names: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def with_whole_gradients(module: Any, whole: Dict[str, List[Any]]) -> Iterator[None]:
+def with_whole_gradients(module: Any, whole: Dict[str, List[Any]], as_rows: bool = False) -> Iterator[None]:
     """Let ``Module.update`` see these dense gradients; of a weight that is `row_sparse`, with all rows stored.
 
-    Other gradients of dense weights are made dense, too: servers end when they get others.
+    Other gradients of dense weights are made dense, too: servers end when they get others. With `as_rows`, these are
+    `row_sparse` instead.
     """
 
     def replaced(name: str, weights: List[Any], gradients: List[Any]) -> List[Any]:
-        if name in whole and weights[0].stype != "default":
+        if name in whole and (as_rows or weights[0].stype != "default"):
             return [memory.with_all_rows(gradient) for gradient in whole[name]]
-        if gradients[0] is None or gradients[0].stype == "default" or weights[0].stype != "default":
+        if as_rows or gradients[0] is None or gradients[0].stype == "default" or weights[0].stype != "default":
             return gradients
         return whole.get(name) or [gradient.tostype("default") for gradient in gradients]
 
@@ -716,6 +717,13 @@ def pull_sparse_weights(module: Any) -> None:
         for name, arrays in parameter_arrays(module):
             if arrays[0].stype == "row_sparse":
                 pull_from_store(module._kvstore, name, arrays)
+
+
+def dense_weights_with_gradients_of_rows(module: Any) -> List[str]:
+    """The names of the dense parameters whose gradients are `row_sparse`."""
+    weights = dict(parameter_arrays(module))
+    return [name for name, (gradient, *_) in gradients(module)
+            if gradient.stype != "default" and weights[name][0].stype == "default"]  # fmt: skip
 
 
 def own_weights(module: Any) -> Dict[str, Any]:
