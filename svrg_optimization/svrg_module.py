@@ -754,7 +754,7 @@ class SVRGModule(Module):
 
     def _hold_small_weights(self, is_dense: bool) -> None:
         """Hold `row_sparse` weights in dense arrays, for dense steps; or as they are declared."""
-        if is_dense and not self._held_dense:
+        if is_dense and not self._held_dense and isinstance(self._way, TouchedRows):
             named = {name for group in self._way.groups for name in group.parameters}
             self._held_dense = [
                 name for name, arrays in internals.parameter_arrays(self)

@@ -372,8 +372,8 @@ def test_every_attribute_is_of_the_training_or_of_a_network():
     first, second = module._buckets.values()
     for name in bucket_of_training.OF_TRAINING:
         assert getattr(first, name) is getattr(second, name), name
-    same = {"_alpha", "_corrected", "_fixed_gammas", "_has_gradients_of_rows", "_monitored", "_network_draws",
-            "_next_states", "_passes", "_restoring", "_sparse", "_sparse_mode", "_ways"}  # fmt: skip
+    same = {"_alpha", "_corrected", "_fixed_gammas", "_has_corrected", "_has_gradients_of_rows", "_monitored",
+            "_network_draws", "_next_states", "_passes", "_restoring", "_sparse", "_sparse_mode", "_ways"}  # fmt: skip
     for name in of_network - same:
         assert getattr(first, name) is not getattr(second, name), name
 

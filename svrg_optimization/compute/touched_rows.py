@@ -683,13 +683,7 @@ def _named(live: Module, descriptions: Sequence[Any], batch: Any, groups: Sequen
 
 def _as_csr(array: Any, name: str, size: int) -> CSR:
     """Data of so many columns, which may be dense, as Module takes them. ValueError if there is no such column."""
-    if array.stype == "csr":
-        found = CSR(*memory.parts_of_csr(array))
-    else:
-        # The values are a view, and nobody else keeps this array.
-        converted = array.tostype("csr")
-        values, columns, starts = memory.parts_of_csr(converted)
-        found = CSR(values.copy(), columns, starts)
+    found = CSR(*memory.parts_of_csr(array if array.stype == "csr" else array.tostype("csr")))
     columns = found.columns
     if columns.size and not 0 <= columns.min() <= columns.max() < size:
         raise ValueError(
