@@ -295,7 +295,7 @@ def test_what_cannot_be_chosen_for(make, message):
 
 def test_float16_is_refused():
     problem, data, weights = problem_of("softmax")
-    with pytest.raises(ValueError, match="the parameter 'fc_weight' is default float16, .* float32 and float64 only"):
+    with pytest.raises(ValueError, match="the parameter 'fc_weight' is float16, .* float32 and float64 only"):
         ready(problem, weights, iterator(problem, data, 4, np.float16), dtype=np.float16,
               optimizer_params={"learning_rate": "auto"})  # fmt: skip
 
