@@ -206,6 +206,6 @@ def test_sparse_steps_are_compared_with_plain_modules():
 
 
 def test_the_memory_of_sparse_steps_is_measured_in_a_process():
-    numpy, process = json.loads(run("benchmarks.sparse", "--child", "logistic", "lazy", 1000).splitlines()[-1])
+    numpy, process = json.loads(run("benchmarks.sparse", "--child", "logistic", "reweighted", 1000).splitlines()[-1])
     assert 20 < numpy < 2000
     assert 0 <= process < 50_000
