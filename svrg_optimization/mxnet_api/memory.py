@@ -56,7 +56,8 @@ def alias(array: Any) -> Any:
     if array.stype == "default":
         return array
     # mxnet lets nobody write through the view that it gets; so that is one of its own.
-    return mx.nd.from_numpy(view(array), zero_copy=True)
+    wait_to_write(array)
+    return mx.nd.from_numpy(_kept(array, array.shape), zero_copy=True)
 
 
 def wait_to_read(array: Any) -> None:
