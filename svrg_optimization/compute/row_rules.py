@@ -22,7 +22,7 @@ class RowParameter:
     ----------
     name : str
     group : int
-        The number of its `RowGroup`.
+        The number of the group of parameters whose rows the same inputs name.
     array : NDArray
         The weights, which the steps write.
     copies : list of NDArray
