@@ -14,7 +14,7 @@ package=$("$root/.venv/bin/python" -c 'import svrg_optimization; print(svrg_opti
 for document in "$root"/README.md "$root"/docs/*.md "$root"/docs/*.rst; do
     if [ -e "$document" ]; then set -- "$@" "$document"; fi
 done
-# One more than there are cores: some tests wait for time to pass.
-processes=$("$root/.venv/bin/python" -c 'import os; print(min(8, 1 + len(os.sched_getaffinity(0))))')
+# As many as there are cores: jobs of several tests at once take ports and time from each other.
+processes=$("$root/.venv/bin/python" -c 'import os; print(min(8, len(os.sched_getaffinity(0))))')
 "$root/.venv/bin/python" -m pytest -c "$root/pyproject.toml" --rootdir "$root" -n "$processes" --dist loadgroup \
     --doctest-modules "$root/tests" "$package" "$@"
