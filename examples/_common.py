@@ -145,6 +145,39 @@ def digits():
     return pixels / pixels.std(), images.target
 
 
+def power_law(samples, columns, nonzeros, random):
+    """Return a csr matrix; the number of samples with column j falls as j ** (-2/3)."""
+    from scipy.sparse import csr_matrix
+
+    shape = samples, nonzeros
+    drawn = (columns * random.random(shape) ** 3).astype(np.int64)
+    values = random.standard_normal(shape) / np.sqrt(nonzeros)
+    starts = np.arange(samples + 1) * nonzeros
+    x = csr_matrix((values.ravel(), drawn.ravel(), starts), (samples, columns))
+    # A column that is drawn twice is one, added up.
+    x.sum_duplicates()
+    return x
+
+
+def labels_by(scores, random):
+    """Return labels that are drawn by a logistic model with these scores."""
+    return random.random(len(scores)) < 1 / (1 + np.exp(-3 * scores / scores.std()))
+
+
+def libsvm(path):
+    """Return the samples of a file as a csr matrix, and their labels as 0 or 1."""
+    from sklearn.datasets import load_svmlight_file
+
+    try:
+        x, y = load_svmlight_file(path)
+    except ValueError as error:
+        sys.exit("{} isn't in libsvm's format: {}".format(path, error))
+    values = np.unique(y)
+    if len(values) != 2:
+        sys.exit("{} has {} values of labels, not 2".format(path, len(values)))
+    return x, y == values[1]
+
+
 def new_figure(title, heights, **options):
     """Return a matplotlib figure, narrow enough for a phone, and its panels, one above the other, of these heights."""
     from matplotlib.figure import Figure  # without pyplot: no window is opened

@@ -56,8 +56,6 @@ if __name__ == "__main__":
 
 import mxnet as mx
 import numpy as np
-from scipy.sparse import csr_matrix
-from sklearn.datasets import load_svmlight_file
 from sklearn.linear_model import LogisticRegression
 
 from svrg_optimization import CSRIter, SVRGModule, theory
@@ -66,27 +64,9 @@ from svrg_optimization import CSRIter, SVRGModule, theory
 def generate():
     """Return samples as a csr matrix, and labels that are 0 or 1."""
     random = np.random.default_rng(0)
-    shape = args.samples, args.nonzeros
-    # The number of samples with column j falls as j ** (-2/3). A column that is drawn twice is one, added up.
-    columns = (args.columns * random.random(shape) ** 3).astype(np.int64)
-    values = random.standard_normal(shape) / np.sqrt(args.nonzeros)
-    starts = np.arange(args.samples + 1) * args.nonzeros
-    x = csr_matrix((values.ravel(), columns.ravel(), starts), (args.samples, args.columns))
-    x.sum_duplicates()
+    x = _common.power_law(args.samples, args.columns, args.nonzeros, random)
     scores = x @ random.standard_normal(args.columns)
-    return x, random.random(args.samples) < 1 / (1 + np.exp(-3 * scores / scores.std()))
-
-
-def load(path):
-    """Return the samples of a file as a csr matrix, and their labels as 0 or 1."""
-    try:
-        x, y = load_svmlight_file(path)
-    except ValueError as error:
-        sys.exit("{} isn't in libsvm's format: {}".format(path, error))
-    values = np.unique(y)
-    if len(values) != 2:
-        sys.exit("{} has {} values of labels, not 2".format(path, len(values)))
-    return x, y == values[1]
+    return x, _common.labels_by(scores, random)
 
 
 class Loss:
@@ -199,7 +179,7 @@ def main():
     # Without basicConfig, Python shows warnings only.
     level = logging.INFO if args.verbose else logging.WARNING
     logging.basicConfig(level=level, stream=sys.stdout, format="    %(message)s")
-    x, y = load(args.data) if args.data else generate()
+    x, y = _common.libsvm(args.data) if args.data else generate()
     samples = len(y)
     args.batch_size = args.batch_size or round(3 * np.sqrt(samples))
     if args.batch_size > samples:

@@ -669,7 +669,7 @@ def _named(live: Module, descriptions: Sequence[Any], batch: Any, groups: Sequen
             if each.name in sizes:
                 found[each.name] = _as_csr(array, each.name, sizes[each.name])
             else:
-                found[each.name] = array if array.stype == "default" else array.tostype("default")
+                found[each.name] = memory.as_dense(array)
     given_labels = labels(batch)
     for number, each in enumerate(live.label_shapes or ()):
         if number >= len(given_labels):

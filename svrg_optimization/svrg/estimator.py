@@ -36,7 +36,7 @@ def full_gradient_dtype(dtype: Any) -> type:
 
 def widened(gradient: Any) -> Any:
     """`gradient` as a dense NDArray of the full gradient's type: itself, if it is one already."""
-    dense = gradient if gradient.stype == "default" else gradient.tostype("default")
+    dense = memory.as_dense(gradient)
     return dense.astype(full_gradient_dtype(dense.dtype), copy=False)
 
 

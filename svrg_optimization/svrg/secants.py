@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import mxnet as mx
 
+from ..mxnet_api.memory import as_dense
 from ..mxnet_api.prepared import operation
 from .estimator import Gradients
 
@@ -49,11 +50,12 @@ class Secants:
         if self._known[0] is not gradients or self._known[1] != names:
             measured = [_dense(_added_up(each)) for each in gradients if each.name in names]
             pairs = weights()
-            of_weights = {name: (_as_dense(here), _as_dense(there)) for name, (here, there) in pairs.items()}
+            of_weights = {name: (as_dense(here), as_dense(there)) for name, (here, there) in pairs.items()}
             self._operations, self._squares = _prepare(measured, of_weights)
             # Of sums, and of dense copies, the next step has others.
             originals = [array for each in gradients for array in (*each.live[:1], *pairs.get(each.name, ()))]
-            are_copies = any(len(each.live) > 1 for each in gradients) or not all(map(_is_dense, originals))
+            several = any(len(each.live) > 1 for each in gradients)
+            are_copies = several or any(array.stype != "default" for array in originals)
             self._known = (None if are_copies else gradients), list(names)
         for operate in self._operations:
             operate()
@@ -70,15 +72,7 @@ def _added_up(each: Gradients) -> Gradients:
 
 
 def _dense(each: Gradients) -> Gradients:
-    return Gradients(each.name, [_as_dense(each.live[0])], [_as_dense(each.snapshot[0])])
-
-
-def _is_dense(array: Any) -> bool:
-    return bool(array.stype == "default")
-
-
-def _as_dense(array: Any) -> Any:
-    return array if _is_dense(array) else array.tostype("default")
+    return Gradients(each.name, [as_dense(each.live[0])], [as_dense(each.snapshot[0])])
 
 
 def _prepare(
